@@ -1,0 +1,13 @@
+// Package blas holds the dense kernels that mlaconvert's numerics run on:
+// matrix product and symmetric rank-k update in float32 and float64, and the
+// product with bfloat16 weights.
+//
+// Matrices are row-major with leading dimensions counted in elements, as in
+// gonum's blas packages. A caller's mistake (a negative size, a short slice, a
+// leading dimension that is too small) panics with a message that names the
+// argument.
+//
+// Every result is independent of the number of threads: an element of C is the
+// sum of its products in the order of the inner dimension, cut into blocks that
+// depend on the inner dimension alone, whichever goroutine computes it.
+package blas

@@ -1,0 +1,77 @@
+package blas
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Engine runs the kernels of this package on up to Threads goroutines. The
+// result of every call is bit-identical for any number of threads. An Engine is
+// safe for concurrent use; its scratch memory comes from pools of bounded size
+// that all engines share.
+type Engine struct {
+	threads int
+}
+
+// New returns an engine that uses up to the given number of goroutines, or
+// GOMAXPROCS of them if threads < 1.
+func New(threads int) *Engine {
+	if threads < 1 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return &Engine{threads: threads}
+}
+
+// Threads returns the largest number of goroutines that a call runs on.
+func (e *Engine) Threads() int { return e.threads }
+
+// For calls f(i) once for every i in [0, n), on up to Threads goroutines of
+// which the caller's is one. Indices are handed out in increasing order as
+// goroutines become free, so that uneven work balances itself. For returns when
+// all calls have returned. A panic in f stops the handing out of indices and is
+// raised again, with the same value, in the calling goroutine.
+func (e *Engine) For(n int, f func(i int)) {
+	workers := min(e.threads, n)
+	if workers <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var (
+		next     atomic.Int64
+		wg       sync.WaitGroup
+		panicked sync.Once
+		value    any
+		failed   atomic.Bool
+	)
+	work := func() {
+		defer func() {
+			if v := recover(); v != nil {
+				panicked.Do(func() { value = v })
+				failed.Store(true)
+				next.Store(int64(n))
+			}
+		}()
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= n {
+				return
+			}
+			f(i)
+		}
+	}
+	wg.Add(workers - 1)
+	for range workers - 1 {
+		go func() {
+			defer wg.Done()
+			work()
+		}()
+	}
+	work()
+	wg.Wait()
+	if failed.Load() {
+		panic(value)
+	}
+}

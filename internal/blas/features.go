@@ -1,0 +1,4 @@
+package blas
+
+// Features names the kernels in use.
+func Features() string { return "portable" }
