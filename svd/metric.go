@@ -1,0 +1,205 @@
+package svd
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+)
+
+// Metric is a symmetric positive semidefinite n x n matrix C that weights
+// one side of a least squares problem, held as a diagonal, as a factor or in full.
+type Metric struct {
+	n     int
+	scale float64 // f of Scaled
+
+	diag   []float64 // C = f diag(g)^2
+	factor *Matrix   // C = f L L^T, L n x p
+	gram   *Matrix   // C = f gram
+
+	// compact is an L with at most n columns, computed when first needed.
+	compact *lazyFactor
+}
+
+type lazyFactor struct {
+	once sync.Once
+	l    Matrix
+	err  error
+}
+
+// IdentityMetric returns the identity of order n.
+func IdentityMetric(n int) Metric { return Metric{n: n, scale: 1} }
+
+// DiagonalMetric returns diag(g)^2: for g an RMSNorm weight, the covariance
+// of inputs that are white before it. Zero entries are allowed. The slice is not copied.
+func DiagonalMetric(g []float64) Metric { return Metric{n: len(g), scale: 1, diag: g} }
+
+// FactorMetric returns L L^T for an n x p matrix L of any shape, for example a
+// Cholesky factor or the transpose of an output projection. The matrix is not copied.
+func FactorMetric(l Matrix) Metric {
+	l.check()
+	return Metric{n: l.Rows, scale: 1, factor: &l, compact: new(lazyFactor)}
+}
+
+// GramMetric returns C itself, symmetric positive semidefinite, of which both
+// triangles are read. Eigenvalues down to -1e-6 of the largest are
+// taken for rounding and dropped where a factor is needed. The matrix is not copied.
+func GramMetric(c Matrix) Metric {
+	c.checkSquare()
+	return Metric{n: c.Rows, scale: 1, gram: &c, compact: new(lazyFactor)}
+}
+
+// Scaled returns f C. A negative f panics.
+func (m Metric) Scaled(f float64) Metric {
+	if f < 0 {
+		panic("svd: negative scale of a metric")
+	}
+	m.scale *= f
+	return m
+}
+
+// Order returns n.
+func (m Metric) Order() int { return m.n }
+
+func (m Metric) checkFinite() error {
+	if math.IsNaN(m.scale) || math.IsInf(m.scale, 0) {
+		return fmt.Errorf("%w: scale %v", ErrNotFinite, m.scale)
+	}
+	for i, v := range m.diag {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("%w: %v at diagonal element %d", ErrNotFinite, v, i)
+		}
+	}
+	for _, a := range []*Matrix{m.factor, m.gram} {
+		if a != nil {
+			if _, err := a.maxAbs(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// compactFactor returns an n x p factor with p <= n of the unscaled metric;
+// the metric is not diagonal.
+func (m Metric) compactFactor(e *blas.Engine) (Matrix, error) {
+	if m.factor != nil && m.factor.Cols <= m.n {
+		return *m.factor, nil
+	}
+	m.compact.once.Do(func() {
+		c := m.gram
+		if c == nil {
+			g := NewMatrix(m.n, m.n)
+			syrk(e, false, 1, *m.factor, 0, g)
+			c = &g
+		}
+		m.compact.l, m.compact.err = factorPSD(e, *c)
+	})
+	return m.compact.l, m.compact.err
+}
+
+// factorPSD returns an n x p factor of the positive semidefinite matrix c:
+// the Cholesky factor, or where that breaks down E diag(sqrt(values)) over the
+// positive eigenvalues.
+func factorPSD(e *blas.Engine, c Matrix) (Matrix, error) {
+	if l, _, ok := Cholesky(e, c); ok {
+		return l, nil
+	}
+	eig, err := EigSym(c, Options{Engine: e})
+	if err != nil {
+		return Matrix{}, err
+	}
+	n := c.Rows
+	if low := eig.Values[n-1]; low < -notPositive*math.Abs(eig.Values[0]) {
+		return Matrix{}, fmt.Errorf("%w: eigenvalue %g beside the largest %g", ErrNotPositive, low, eig.Values[0])
+	}
+	p := 0
+	for p < n && eig.Values[p] > float64(n)*epsilon*eig.Values[0] {
+		p++
+	}
+	l := eig.Vectors.Slice(0, n, 0, p).Clone()
+	for i := range n {
+		for j := range p {
+			l.Data[i*l.Stride+j] *= math.Sqrt(eig.Values[j])
+		}
+	}
+	return l, nil
+}
+
+// factorRows returns the number of rows of W in C = W^T W as leftApply uses it.
+func (m Metric) factorRows(e *blas.Engine) (int, error) {
+	if m.factor == nil && m.gram == nil {
+		return m.n, nil
+	}
+	l, err := m.compactFactor(e)
+	return l.Cols, err
+}
+
+// leftApply writes W A into dst, C = W^T W.
+func (m Metric) leftApply(e *blas.Engine, a, dst Matrix) error {
+	f := math.Sqrt(m.scale)
+	if m.factor == nil && m.gram == nil {
+		for i := range m.n {
+			g := f
+			if m.diag != nil {
+				g *= m.diag[i]
+			}
+			d := dst.Row(i)
+			for j, v := range a.Row(i) {
+				d[j] = g * v
+			}
+		}
+		return nil
+	}
+	l, err := m.compactFactor(e)
+	if err != nil {
+		return err
+	}
+	gemm(e, true, false, f, l, a, 0, dst)
+	return nil
+}
+
+// rightFactor returns X L for rows X (k x n), C = L L^T.
+func (m Metric) rightFactor(e *blas.Engine, x Matrix) (Matrix, error) {
+	f := math.Sqrt(m.scale)
+	if m.factor == nil && m.gram == nil {
+		return m.scaleColumns(x, f), nil
+	}
+	l, err := m.compactFactor(e)
+	if err != nil {
+		return Matrix{}, err
+	}
+	y := NewMatrix(x.Rows, l.Cols)
+	gemm(e, false, false, f, x, l, 0, y)
+	return y, nil
+}
+
+// rightApply returns X C for rows X (k x n).
+func (m Metric) rightApply(e *blas.Engine, x Matrix) Matrix {
+	y := NewMatrix(x.Rows, m.n)
+	switch {
+	case m.gram != nil:
+		gemm(e, false, false, m.scale, x, *m.gram, 0, y)
+	case m.factor != nil:
+		gemm(e, false, true, m.scale, product(e, false, false, x, *m.factor), *m.factor, 0, y)
+	default:
+		return m.scaleColumns(m.scaleColumns(x, 1), m.scale)
+	}
+	return y
+}
+
+// scaleColumns returns f X diag(g), or f X for the identity.
+func (m Metric) scaleColumns(x Matrix, f float64) Matrix {
+	y := NewMatrix(x.Rows, x.Cols)
+	for i := range x.Rows {
+		yi := y.Row(i)
+		for j, v := range x.Row(i) {
+			if m.diag != nil {
+				v *= m.diag[j]
+			}
+			yi[j] = f * v
+		}
+	}
+	return y
+}
