@@ -1,0 +1,133 @@
+package mla
+
+import (
+	"fmt"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/svd"
+)
+
+// Metrics says what an error in a layer's keys and values costs.
+type Metrics struct {
+	// Input is the covariance C = E[x x^T] of the attention input, of order d.
+	Input svd.Metric
+	// Query holds E[q_h q_h^T] before the rotation, [HeadDim, HeadDim], for each query head.
+	Query []svd.Matrix
+	// Distances is the distribution of the distances at which heads attend.
+	Distances Distances
+}
+
+// DataFree returns the metrics that need no calibration: behind an RMSNorm of weight gamma [d] the input has unit mean
+// square before the weight, so C = diag(gamma^2) and E[q_h q_h^T] = W_Q,h C W_Q,h^T; distances are uniform over the
+// context, in tokens.
+func DataFree(e *blas.Engine, s *Source, gamma []float64, context int) Metrics {
+	m := Metrics{Input: svd.DiagonalMetric(gamma), Distances: Uniform(context)}
+	for h := range s.Heads {
+		m.Query = append(m.Query, m.Input.Congruence(e, headRows(s.Q, h, s.HeadDim)))
+	}
+	return m
+}
+
+// Options configures [Convert].
+type Options struct {
+	// Rank is r, the width of the latent. Beyond the useful rank it is padded with zero rows.
+	Rank int
+	// Frequencies are the engine's rotary frequencies omega_s, one for each pair of the shared rotary key.
+	Frequencies []float64
+	Slots       SlotOptions
+	// KeyWeight multiplies the balance between the errors of keys and of values; 0 means 1, which counts the energies of
+	// the source's keys and values alike.
+	KeyWeight float64
+	Engine    *blas.Engine
+}
+
+// Result is a converted layer with what its factorization kept.
+type Result struct {
+	Attention *Attention
+	// Joint is the factorization of keys and values; its Discarded is in the metrics' units and exact.
+	Joint *svd.JointFactors
+	// RotaryShare is the share of the weighted key energy that the slots carry, from 0 to 1.
+	RotaryShare float64
+}
+
+// Convert turns a layer into MLA under the given metrics.
+func Convert(s *Source, m Metrics, o Options) (*Result, error) {
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	slots, err := FindSlots(s, o.Frequencies, m.Input, m.Query, o.Slots)
+	if err != nil {
+		return nil, err
+	}
+	keyRows := slots.keys(s)
+
+	var keys, values []svd.Block
+	var keyTrace, valueTrace float64
+	for g := range s.KVHeads {
+		queries := svd.GramMetric(groupQueries(s, m.Query, g))
+		key := svd.Block{A: slots.positionFree(s, g, m.Distances, keyRows), Q: queries}
+		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(o.Engine, s, g))}
+		// The keys count as they were before the slots: a residual that is rounding stays rounding.
+		keyTrace += svd.Block{A: headRows(s.K, g, s.HeadDim), Q: queries}.Energy(o.Engine, m.Input)
+		valueTrace += value.Energy(o.Engine, m.Input)
+		keys, values = append(keys, key), append(values, value)
+	}
+	balance := 1.0
+	if keyTrace > 0 && valueTrace > 0 {
+		balance = valueTrace / keyTrace
+	}
+	if o.KeyWeight != 0 {
+		balance *= o.KeyWeight
+	}
+	for g := range keys {
+		keys[g].Q = keys[g].Q.Scaled(balance)
+	}
+	joint, err := svd.Joint(append(keys, values...), m.Input, o.Rank, svd.Options{Engine: o.Engine})
+	if err != nil {
+		return nil, fmt.Errorf("joint factorization of keys and values: %w", err)
+	}
+
+	a := &Attention{
+		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(o.Frequencies), VDim: s.HeadDim,
+		Frequencies: o.Frequencies,
+		QNoPE:       s.Q, QRope: slots.queries(s), KRope: keyRows,
+		Down: joint.Down, UpK: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank),
+		O: s.O, Scale: sourceScale(s.HeadDim),
+	}
+	for h := range s.Heads {
+		g := s.Group(h)
+		for i := range s.HeadDim {
+			copy(a.UpK.Row(h*s.HeadDim+i), joint.Up[g].Row(i))
+			copy(a.UpV.Row(h*s.HeadDim+i), joint.Up[s.KVHeads+g].Row(i))
+		}
+	}
+	return &Result{Attention: a, Joint: joint, RotaryShare: slots.share(s, m)}, nil
+}
+
+// groupQueries is sum_h E[q_h q_h^T] over the heads of group g.
+func groupQueries(s *Source, queries []svd.Matrix, g int) svd.Matrix {
+	sum := svd.NewMatrix(s.HeadDim, s.HeadDim)
+	for h, q := range queries {
+		if s.Group(h) != g {
+			continue
+		}
+		for i := range q.Rows {
+			for j, v := range q.Row(i) {
+				sum.Row(i)[j] += v
+			}
+		}
+	}
+	return sum
+}
+
+// groupOutputs is sum_h W_O,h^T W_O,h over the heads of group g.
+func groupOutputs(e *blas.Engine, s *Source, g int) svd.Matrix {
+	sum := svd.NewMatrix(s.HeadDim, s.HeadDim)
+	for h := range s.Heads {
+		if s.Group(h) == g {
+			w := headCols(s.O, h, s.HeadDim)
+			svd.Gemm(e, true, false, 1, w, w, 1, sum)
+		}
+	}
+	return sum
+}

@@ -1,0 +1,62 @@
+package mla
+
+import (
+	"math"
+	"math/cmplx"
+)
+
+// Distances is a distribution of the distance D = m-n >= 0 between a query and a key, in tokens.
+type Distances interface {
+	// Phase returns E[e^{i w D}].
+	Phase(w float64) complex128
+}
+
+// Uniform is the uniform distribution over 0 .. n-1.
+type Uniform int
+
+// Phase implements [Distances] by the geometric sum (1/n) sum_D e^{iwD}.
+func (n Uniform) Phase(w float64) complex128 {
+	half := w / 2
+	if s := math.Sin(half); math.Abs(s) > 1e-9 {
+		return cmplx.Rect(math.Sin(float64(n)*half)/(float64(n)*s), half*float64(n-1))
+	}
+	// The quotient is 0/0 here; over n < 10^6 tokens the phase turns too little for its magnitude to leave 1.
+	return cmplx.Rect(1, half*float64(n-1))
+}
+
+// Weights is the distribution in which distance D has the probability w[D]; the weights sum to 1.
+type Weights []float64
+
+// Phase implements [Distances].
+func (p Weights) Phase(w float64) complex128 {
+	var re, im float64
+	for d, v := range p {
+		s, c := math.Sincos(w * float64(d))
+		re += v * c
+		im += v * s
+	}
+	return complex(re, im)
+}
+
+// Mixture returns (1-share)*a + share*b, the shorter one continued by zeros.
+func Mixture(a, b Weights, share float64) Weights {
+	out := make(Weights, max(len(a), len(b)))
+	for d, v := range a {
+		out[d] += (1 - share) * v
+	}
+	for d, v := range b {
+		out[d] += share * v
+	}
+	return out
+}
+
+// Available is the distribution of the distance between two positions drawn from one window of n tokens, the query not
+// before the key: proportional to n-D.
+func Available(n int) Weights {
+	out := make(Weights, n)
+	total := float64(n) * float64(n+1) / 2
+	for d := range out {
+		out[d] = float64(n-d) / total
+	}
+	return out
+}

@@ -1,0 +1,301 @@
+package mla
+
+import (
+	"fmt"
+	"math"
+	"math/cmplx"
+
+	"github.com/mlaconvert/mlaconvert/svd"
+)
+
+// Slots is the rotary part of a converted layer: S complex keys that all heads share and, for every query head, the
+// combination of its own rotated pairs that meets each of them.
+type Slots struct {
+	// Frequencies are omega_s, the engine's.
+	Frequencies []float64
+	// Key is b_s^* as a functional on the source's keys: kappa_s = sum_{g,f} Key[s, g*F+f] k_{g,f}; [S, G*F].
+	Key svd.CMatrix
+	// Query holds, for each KV group g, A_{g,s,f}: the query of a head of the group in slot s is
+	// q'_{h,s} = sum_f Query[g][s, f] q_{h,f}; [S, F] each.
+	Query []svd.CMatrix
+}
+
+// SlotMethod chooses how the slots are found.
+type SlotMethod int
+
+const (
+	// ComplexPCA takes, for each frequency, the leading eigenvectors of the Hermitian covariance of the KV heads'
+	// complex keys: the optimum over U(G).
+	ComplexPCA SlotMethod = iota
+	// RealPCA takes those of the covariance's real part, the optimum over the real orthogonal group, which is what
+	// TransMLA's RoRoPE uses (Meng et al. 2025, arXiv:2502.07864). It is here to be compared with.
+	RealPCA
+)
+
+// SlotOptions configures [FindSlots].
+type SlotOptions struct {
+	Method SlotMethod
+	// QueryPower is the power of the queries' energy that weights each head and frequency; 0 weights all alike.
+	QueryPower float64
+}
+
+// keyCovariance is C_k = E[k k^*] over the G*F complex keys of a layer, [G*F, G*F], for inputs of the given covariance.
+func keyCovariance(s *Source, input svd.Metric) svd.CMatrix {
+	real := input.Congruence(nil, s.K) // K C K^T, [G*2F, G*2F]
+	pairs := s.Pairs()
+	n := s.KVHeads * pairs
+	out := svd.NewCMatrix(n, n)
+	row := func(i int) int { return i/pairs*s.HeadDim + i%pairs } // row of the real part; the imaginary one is F below
+	for i := range n {
+		for j := range n {
+			a, b := row(i), row(j)
+			out.Set(i, j, complex(
+				real.At(a, b)+real.At(a+pairs, b+pairs),
+				real.At(a+pairs, b)-real.At(a, b+pairs)))
+		}
+	}
+	return out
+}
+
+// queryEnergy is E|q_{h,f}|^2 summed over the heads of each group, [G*F], from the heads' query covariances.
+func queryEnergy(s *Source, queries []svd.Matrix) []float64 {
+	pairs := s.Pairs()
+	out := make([]float64, s.KVHeads*pairs)
+	for h, c := range queries {
+		for f := range pairs {
+			out[s.Group(h)*pairs+f] += c.At(f, f) + c.At(pairs+f, pairs+f)
+		}
+	}
+	return out
+}
+
+// FindSlots chooses the slots for the given engine frequencies by principal components across the KV heads, frequency by
+// frequency. input is the covariance of the attention input, queries the covariances E[q_h q_h^T] (before the rotation)
+// of every head.
+//
+// With as many slots as source frequencies, slot s carries source frequency s. With fewer, each carries the run of
+// frequencies nearest its own; with more, frequencies whose slots repeat carry further components.
+func FindSlots(s *Source, frequencies []float64, input svd.Metric, queries []svd.Matrix, o SlotOptions) (*Slots, error) {
+	pairs := s.Pairs()
+	covariance := keyCovariance(s, input)
+	energy := queryEnergy(s, queries)
+	out := &Slots{Frequencies: frequencies, Key: svd.NewCMatrix(len(frequencies), s.KVHeads*pairs), Query: make([]svd.CMatrix, s.KVHeads)}
+	for g := range out.Query {
+		out.Query[g] = svd.NewCMatrix(len(frequencies), pairs)
+	}
+	for _, b := range bundle(s.Frequencies, frequencies) {
+		// The members are all pairs of the bundle's source frequencies, over every KV head.
+		var members []int
+		for g := range s.KVHeads {
+			for _, f := range b.source {
+				members = append(members, g*pairs+f)
+			}
+		}
+		weight := make([]float64, len(members))
+		for i, m := range members {
+			weight[i] = math.Sqrt(math.Pow(energy[m], o.QueryPower))
+		}
+		floor(weight)
+		c := svd.NewCMatrix(len(members), len(members))
+		for i, a := range members {
+			for j, bb := range members {
+				v := covariance.At(a, bb) * complex(weight[i]*weight[j], 0)
+				if o.Method == RealPCA {
+					v = complex(real(v), 0)
+				}
+				c.Set(i, j, v)
+			}
+		}
+		eig, err := svd.EigHermitian(c)
+		if err != nil {
+			return nil, fmt.Errorf("principal components across KV heads at frequency %g: %w", frequencies[b.slots[0]], err)
+		}
+		for j, slot := range b.slots {
+			if j == len(members) {
+				break // more slots than components: the rest stay empty
+			}
+			for i, m := range members {
+				u := eig.Vectors.At(i, j)
+				out.Key.Set(slot, m, cmplx.Conj(u)*complex(weight[i], 0))
+				// k is reconstructed as W^-1/2 u kappa; the query meets it with the conjugate.
+				out.Query[m/pairs].Set(slot, m%pairs, cmplx.Conj(u)/complex(weight[i], 0))
+			}
+		}
+	}
+	return out, nil
+}
+
+// floor keeps weights away from zero relative to the largest, so that they can be divided by.
+func floor(w []float64) {
+	most := 0.0
+	for _, v := range w {
+		most = math.Max(most, v)
+	}
+	if most == 0 {
+		most = 1
+	}
+	for i := range w {
+		w[i] = math.Max(w[i]/most, 1e-6)
+	}
+}
+
+// bundled is source frequencies (by index) that share slots (by index).
+type bundled struct{ source, slots []int }
+
+// bundle assigns every source frequency to the slot frequency nearest in logarithm (both descending). Slots of equal
+// frequency form one bundle; a slot to which nothing is nearest stays empty.
+func bundle(source, slots []float64) []bundled {
+	var out []bundled
+	for s, w := range slots {
+		if len(out) > 0 && slots[out[len(out)-1].slots[0]] == w {
+			last := &out[len(out)-1]
+			last.slots = append(last.slots, s)
+			continue
+		}
+		out = append(out, bundled{slots: []int{s}})
+	}
+	for f, w := range source {
+		best, least := 0, math.Inf(1)
+		for i, b := range out {
+			if d := logDistance(w, slots[b.slots[0]]); d < least {
+				best, least = i, d
+			}
+		}
+		out[best].source = append(out[best].source, f)
+	}
+	kept := out[:0]
+	for _, b := range out {
+		if len(b.source) > 0 {
+			kept = append(kept, b)
+		}
+	}
+	return kept
+}
+
+// logDistance is |log(a/b)|; zero frequencies are equal to each other and far from all others.
+func logDistance(a, b float64) float64 {
+	if a == b {
+		return 0
+	}
+	if a <= 0 || b <= 0 {
+		return math.MaxFloat64
+	}
+	return math.Abs(math.Log(a / b))
+}
+
+// keys returns kappa's real rows [2S, d] with pair s in rows 2s and 2s+1: Key applied to the source's key projection.
+func (t *Slots) keys(s *Source) svd.Matrix {
+	out := svd.NewMatrix(2*len(t.Frequencies), s.Hidden())
+	pairs := s.Pairs()
+	for slot := range t.Frequencies {
+		for m := range t.Key.Cols {
+			b := t.Key.At(slot, m)
+			if b == 0 {
+				continue
+			}
+			i := m/pairs*s.HeadDim + m%pairs
+			addComplex(out.Row(2*slot), out.Row(2*slot+1), b, s.K.Row(i), s.K.Row(i+pairs))
+		}
+	}
+	return out
+}
+
+// queries returns the rotary query projection [Heads*2S, d], pairs interleaved.
+func (t *Slots) queries(s *Source) svd.Matrix {
+	width := 2 * len(t.Frequencies)
+	out := svd.NewMatrix(s.Heads*width, s.Hidden())
+	pairs := s.Pairs()
+	for h := range s.Heads {
+		a := t.Query[s.Group(h)]
+		for slot := range t.Frequencies {
+			re, im := out.Row(h*width+2*slot), out.Row(h*width+2*slot+1)
+			for f := range pairs {
+				if c := a.At(slot, f); c != 0 {
+					i := h*s.HeadDim + f
+					addComplex(re, im, c, s.Q.Row(i), s.Q.Row(i+pairs))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// addComplex adds c*(xr + i xi) to yr + i yi.
+func addComplex(yr, yi []float64, c complex128, xr, xi []float64) {
+	a, b := real(c), imag(c)
+	for j, u := range xr {
+		v := xi[j]
+		yr[j] += a*u - b*v
+		yi[j] += a*v + b*u
+	}
+}
+
+// positionFree returns the keys [HeadDim, d] that query head h of group g meets without a rotation: what the slots do
+// not carry, each rotation replaced by its expected value over the head's distances,
+//
+//	conj(rho_f) k_{g,f} - sum_s conj(A_{g,s,f} rho_s) kappa_s,   rho = E[e^{i w D}].
+//
+// slotKeys is [Slots.keys]. A nil distribution stands for D = 0 (no expected phase: the rotation simply removed).
+func (t *Slots) positionFree(s *Source, g int, d Distances, slotKeys svd.Matrix) svd.Matrix {
+	pairs := s.Pairs()
+	out := svd.NewMatrix(s.HeadDim, s.Hidden())
+	phase := func(w float64) complex128 {
+		if d == nil {
+			return 1
+		}
+		return d.Phase(w)
+	}
+	slotPhase := make([]complex128, len(t.Frequencies))
+	for i, w := range t.Frequencies {
+		slotPhase[i] = phase(w)
+	}
+	for f := range pairs {
+		re, im := out.Row(f), out.Row(pairs+f)
+		i := g*s.HeadDim + f
+		addComplex(re, im, cmplx.Conj(phase(s.Frequencies[f])), s.K.Row(i), s.K.Row(i+pairs))
+		for slot, p := range slotPhase {
+			if a := t.Query[g].At(slot, f); a != 0 {
+				addComplex(re, im, -cmplx.Conj(a*p), slotKeys.Row(2*slot), slotKeys.Row(2*slot+1))
+			}
+		}
+	}
+	return out
+}
+
+// share is the part of the query-weighted key energy that the slots carry: 1 - E|q (k - k^)|^2 / E|q k|^2 with the
+// keys' frequencies taken as the slots' own.
+func (t *Slots) share(s *Source, m Metrics) float64 {
+	covariance := keyCovariance(s, m.Input)
+	energy := queryEnergy(s, m.Query)
+	pairs := s.Pairs()
+	var total, lost float64
+	for i := range covariance.Rows {
+		// Row i of I - R, R = W^-1/2 u u^* W^1/2 summed over the slots, is the residual's functional.
+		residual := make([]complex128, covariance.Cols)
+		residual[i] = 1
+		for slot := range t.Frequencies {
+			a := cmplx.Conj(t.Query[i/pairs].At(slot, i%pairs))
+			if a == 0 {
+				continue
+			}
+			for j := range residual {
+				residual[j] -= a * t.Key.At(slot, j)
+			}
+		}
+		total += energy[i] * real(covariance.At(i, i))
+		for j, u := range residual {
+			if u == 0 {
+				continue
+			}
+			for l, v := range residual {
+				if v != 0 {
+					lost += energy[i] * real(u*covariance.At(j, l)*cmplx.Conj(v))
+				}
+			}
+		}
+	}
+	if total == 0 {
+		return 1
+	}
+	return 1 - lost/total
+}
