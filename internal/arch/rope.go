@@ -1,0 +1,103 @@
+package arch
+
+import (
+	"fmt"
+	"math"
+)
+
+// RopeType names how rotary frequencies are scaled, in Hugging Face's words.
+type RopeType string
+
+// The rotary scalings that are read and computed.
+const (
+	RopeDefault RopeType = "default"
+	RopeLinear  RopeType = "linear"
+	RopeLlama3  RopeType = "llama3"
+)
+
+// Rope is a rotary position embedding: pair i of a head of width dim turns by Frequencies(dim)[i] radians a token.
+type Rope struct {
+	Type  RopeType
+	Theta float64
+	// Factor divides the frequencies (linear: all of them; llama3: the long wavelengths).
+	Factor float64
+	// LowFreqFactor, HighFreqFactor and OriginalContext are llama3's: wavelengths above OriginalContext/LowFreqFactor
+	// are scaled fully, those below OriginalContext/HighFreqFactor not at all, those between by interpolation.
+	LowFreqFactor, HighFreqFactor float64
+	OriginalContext               int
+}
+
+// Frequencies returns the dim/2 angular frequencies, in radians a token, theta^(-2i/dim) before scaling
+// (Su et al. 2021, RoFormer, section 3.2.2; scaling as transformers' modeling_rope_utils defines it).
+func (r Rope) Frequencies(dim int) []float64 {
+	out := make([]float64, dim/2)
+	for i := range out {
+		out[i] = r.scale(math.Pow(r.Theta, -2*float64(i)/float64(dim)))
+	}
+	return out
+}
+
+func (r Rope) scale(f float64) float64 {
+	switch r.Type {
+	case RopeLinear:
+		return f / r.Factor
+	case RopeLlama3:
+		wavelength := 2 * math.Pi / f
+		context := float64(r.OriginalContext)
+		switch {
+		case wavelength < context/r.HighFreqFactor:
+			return f
+		case wavelength > context/r.LowFreqFactor:
+			return f / r.Factor
+		}
+		smooth := (context/wavelength - r.LowFreqFactor) / (r.HighFreqFactor - r.LowFreqFactor)
+		return (1-smooth)*f/r.Factor + smooth*f
+	}
+	return f
+}
+
+// rope reads the rotary embedding in both spellings: rope_theta with rope_scaling, and transformers 5's
+// rope_parameters, which holds both.
+func (c *config) rope() Rope {
+	r := Rope{Type: RopeDefault}
+	params := c.sub("rope_parameters")
+	scaling := c.sub("rope_scaling")
+	theta := c.positive("rope_theta", 0x1p-1000)
+	if params != nil {
+		scaling = params
+		theta = params.positive("rope_theta", theta)
+	}
+	if theta == 0x1p-1000 {
+		theta = 10000 // the default of every Llama-type configuration class
+	}
+	r.Theta = theta
+	if r.Theta <= 1 {
+		c.fail(bad("rope_theta", fmt.Sprint(r.Theta), "a number above 1"))
+	}
+	if scaling == nil {
+		return r
+	}
+	r.Type = RopeType(scaling.text("rope_type", scaling.text("type", string(RopeDefault))))
+	switch r.Type {
+	case RopeDefault:
+	case RopeLinear:
+		r.Factor = scaling.positive("factor", 1)
+	case RopeLlama3:
+		r.Factor = scaling.positive("factor", 8)
+		r.LowFreqFactor = scaling.positive("low_freq_factor", 1)
+		r.HighFreqFactor = scaling.positive("high_freq_factor", 4)
+		r.OriginalContext = scaling.size("original_max_position_embeddings", 8192)
+		if r.HighFreqFactor <= r.LowFreqFactor {
+			c.fail(bad("rope_scaling", fmt.Sprintf("high_freq_factor %g and low_freq_factor %g", r.HighFreqFactor, r.LowFreqFactor), "high_freq_factor above low_freq_factor"))
+		}
+	default:
+		c.fail(unsupported("rope_scaling", fmt.Sprintf("RoPE type %q", r.Type), "default, linear or llama3", ""))
+	}
+	if scaling.err != nil {
+		c.fail(scaling.err)
+	}
+	if p := scaling.number("partial_rotary_factor", 1); p != 1 {
+		c.fail(unsupported("partial_rotary_factor", fmt.Sprint(p), "1 (every pair of a head rotates)", ""))
+	}
+	return r
+}

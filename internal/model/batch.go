@@ -1,0 +1,72 @@
+package model
+
+import "fmt"
+
+// Batch is token sequences laid end to end; attention never crosses from one into the next.
+type Batch struct {
+	IDs []int
+	// Starts holds the offset of each sequence in IDs, and len(IDs) as its last element.
+	Starts []int
+}
+
+// NewBatch lays sequences end to end. Empty sequences are left out.
+func NewBatch(sequences [][]int) Batch {
+	b := Batch{Starts: []int{0}}
+	for _, s := range sequences {
+		if len(s) == 0 {
+			continue
+		}
+		b.IDs = append(b.IDs, s...)
+		b.Starts = append(b.Starts, len(b.IDs))
+	}
+	return b
+}
+
+// Tokens is the number of tokens.
+func (b *Batch) Tokens() int { return len(b.IDs) }
+
+// Sequences is the number of sequences.
+func (b *Batch) Sequences() int { return len(b.Starts) - 1 }
+
+// Longest is the length of the longest sequence.
+func (b *Batch) Longest() int {
+	longest := 0
+	for i := range b.Sequences() {
+		longest = max(longest, b.Starts[i+1]-b.Starts[i])
+	}
+	return longest
+}
+
+// Slice returns sequences lo to hi-1 as a batch that shares b's ids.
+func (b *Batch) Slice(lo, hi int) Batch {
+	first := b.Starts[lo]
+	out := Batch{IDs: b.IDs[first:b.Starts[hi]], Starts: make([]int, hi-lo+1)}
+	for i := range out.Starts {
+		out.Starts[i] = b.Starts[lo+i] - first
+	}
+	return out
+}
+
+// Check reports the first id that is no row of a vocabulary.
+func (b *Batch) Check(vocab int) error {
+	for s := range b.Sequences() {
+		for i, id := range b.IDs[b.Starts[s]:b.Starts[s+1]] {
+			if id < 0 || id >= vocab {
+				return fmt.Errorf("sequence %d, token %d: id %d, want 0 to %d", s, i, id, vocab-1)
+			}
+		}
+	}
+	return nil
+}
+
+// groups cuts the batch into runs of whole sequences of at most limit tokens (a longer sequence makes its own run) and
+// calls f with the first and the last-plus-one sequence of each.
+func (b *Batch) groups(limit int, f func(lo, hi int)) {
+	lo := 0
+	for hi := 1; hi <= b.Sequences(); hi++ {
+		if hi == b.Sequences() || b.Starts[hi+1]-b.Starts[lo] > limit {
+			f(lo, hi)
+			lo = hi
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/vec"
+)
+
+// Decoder generates tokens with a key/value cache, for several sequences of equal length side by side. It holds every
+// layer of a source network.
+type Decoder struct {
+	net    *Network
+	engine *blas.Engine
+	blocks []*Block
+	turn   *rotations
+	// keys and values of a layer are [sequence, position, KVHeads*HeadDim].
+	keys, values       [][]float32
+	sequences, context int
+	length             int
+}
+
+// NewDecoder makes room for sequences of up to context tokens. Close it after use.
+func NewDecoder(e *blas.Engine, net *Network, sequences, context int) (*Decoder, error) {
+	d := &Decoder{net: net, engine: e, sequences: sequences, context: context}
+	for layer := range net.Layers {
+		b, err := net.Block(layer)
+		if err != nil {
+			d.Close()
+			return nil, err
+		}
+		d.blocks = append(d.blocks, b)
+		a, ok := b.Attention.(*GQA)
+		if !ok {
+			d.Close()
+			return nil, fmt.Errorf("decoding a network of %T layers, want a source network", b.Attention)
+		}
+		if d.turn == nil {
+			d.turn = newRotations(a.Frequencies, context)
+		}
+		n := sequences * context * a.K.Out
+		d.keys = append(d.keys, make([]float32, n))
+		d.values = append(d.values, make([]float32, n))
+	}
+	return d, nil
+}
+
+// Close lets the weights go.
+func (d *Decoder) Close() {
+	for _, b := range d.blocks {
+		b.Close()
+	}
+	d.blocks = nil
+}
+
+// Step feeds one token to every sequence and returns the logits of the next, [sequences, Vocab].
+func (d *Decoder) Step(ids []int) ([]float32, error) {
+	if len(ids) != d.sequences {
+		panic("model: one id for every sequence")
+	}
+	if d.length == d.context {
+		return nil, fmt.Errorf("decoding past the cache of %d tokens", d.context)
+	}
+	starts := make([]int, len(ids)+1)
+	for i := range starts {
+		starts[i] = i
+	}
+	batch := Batch{IDs: ids, Starts: starts}
+	x, err := d.net.Embed(&batch)
+	if err != nil {
+		return nil, err
+	}
+	n := len(ids)
+	h := make([]float32, n*d.net.Hidden)
+	y := make([]float32, n*d.net.Hidden)
+	for layer, b := range d.blocks {
+		RMSNorm(d.engine, n, x, b.AttnNorm, b.Eps, h)
+		d.attend(layer, b.Attention.(*GQA), &batch, h, y)
+		Add(d.engine, x, y)
+		b.ForwardMLP(d.engine, n, x)
+	}
+	d.length++
+	logits := make([]float32, n*d.net.Vocab)
+	d.net.Logits(d.engine, n, x, func(lo, m int, part []float32) {
+		copy(logits[lo*d.net.Vocab:], part)
+	})
+	return logits, nil
+}
+
+// attend appends the tokens' keys and values to the layer's cache and sets y to the attention output.
+func (d *Decoder) attend(layer int, a *GQA, batch *Batch, h, y []float32) {
+	n := batch.Tokens()
+	p := a.Project(d.engine, batch, h)
+	out := make([]float32, n*a.O.In)
+	length := d.length + 1
+	keys, values := d.keys[layer], d.values[layer]
+	width := a.K.Out
+	d.engine.For(n, func(s int) {
+		first := s * d.context * width
+		at := first + d.length*width
+		q, k := p.Q[s*a.Q.Out:(s+1)*a.Q.Out], p.K[s*width:(s+1)*width]
+		for i := 0; i < len(q); i += a.HeadDim {
+			d.turn.halves(q[i:], d.length)
+		}
+		for i := 0; i < len(k); i += a.HeadDim {
+			d.turn.halves(k[i:], d.length)
+		}
+		copy(keys[at:at+width], k)
+		copy(values[at:at+width], p.V[s*width:(s+1)*width])
+		weights := scores.get(length)
+		defer scores.put(weights)
+		scale := scaleFor(a.HeadDim)
+		for hd := range a.Heads {
+			g := hd / (a.Heads / a.KVHeads) * a.HeadDim
+			query := q[hd*a.HeadDim : (hd+1)*a.HeadDim]
+			for i := range length {
+				weights[i] = scale * vec.Dot(query, keys[first+i*width+g:][:a.HeadDim])
+			}
+			vec.Softmax(weights)
+			to := out[s*a.O.In+hd*a.HeadDim:][:a.HeadDim]
+			for i, w := range weights {
+				vec.Axpy(w, values[first+i*width+g:][:a.HeadDim], to)
+			}
+		}
+	})
+	a.O.Apply(d.engine, n, out, a.O.In, 0, y, d.net.Hidden)
+}
+
+// SampleOptions says what a network writes for itself.
+type SampleOptions struct {
+	Sequences, Length int
+	// Start is the first token of every sequence (BOS or the document separator).
+	Start int
+	Seed  uint64
+	// Progress, if set, is called after every position with the number of positions done.
+	Progress func(done int)
+	// Stop, if set, is asked after every position; an error ends the sampling.
+	Stop func() error
+}
+
+// Sample draws sequences from the network at temperature 1, each beginning with Start, which is included. The same seed
+// gives the same ids whatever the number of threads.
+func Sample(e *blas.Engine, net *Network, o SampleOptions) ([][]int, error) {
+	out := make([][]int, o.Sequences)
+	d, err := NewDecoder(e, net, o.Sequences, o.Length)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	random := make([]*rand.Rand, o.Sequences)
+	ids := make([]int, o.Sequences)
+	for s := range out {
+		random[s] = rand.New(rand.NewPCG(o.Seed, uint64(s)))
+		ids[s] = o.Start
+		out[s] = append(out[s], o.Start)
+	}
+	for pos := 1; pos < o.Length; pos++ {
+		logits, err := d.Step(ids)
+		if err != nil {
+			return nil, err
+		}
+		e.For(o.Sequences, func(s int) {
+			ids[s] = draw(random[s], logits[s*net.Vocab:(s+1)*net.Vocab])
+		})
+		for s := range out {
+			out[s] = append(out[s], ids[s])
+		}
+		if o.Progress != nil {
+			o.Progress(pos)
+		}
+		if o.Stop != nil {
+			if err := o.Stop(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// draw picks an index with probability proportional to exp(logit).
+func draw(r *rand.Rand, logits []float32) int {
+	most := math.Inf(-1)
+	for _, v := range logits {
+		most = math.Max(most, float64(v))
+	}
+	sum := 0.0
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - most)
+	}
+	left := r.Float64() * sum
+	for i, v := range logits {
+		left -= math.Exp(float64(v) - most)
+		if left < 0 {
+			return i
+		}
+	}
+	return len(logits) - 1
+}

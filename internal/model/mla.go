@@ -1,0 +1,148 @@
+package model
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+)
+
+// MLA is Multi-head Latent Attention as stock engines compute it (DeepSeek-V2, arXiv:2405.04434, equations 9-19, without
+// query compression), in the expanded form.
+type MLA struct {
+	Heads, NoPEDim, RopeDim, VDim, Rank int
+	// Frequencies are those of the RopeDim/2 interleaved rotary pairs.
+	Frequencies []float64
+	// Q is [Heads*(NoPEDim+RopeDim), hidden], per head the position-free rows and then the rotary ones.
+	Q Weight
+	// KVDown is [Rank+RopeDim, hidden]: the latent and then the shared rotary key. KVDownBias is its bias, nil for none.
+	KVDown     Weight
+	KVDownBias []float32
+	// LatentNorm is kv_a_layernorm's weight [Rank], with LatentEps; nil stands for no norm at all.
+	LatentNorm []float32
+	LatentEps  float64
+	// KVUp is [Heads*(NoPEDim+VDim), Rank], per head the position-free key rows and then the value rows.
+	KVUp Weight
+	// O is [hidden, Heads*VDim]; OBias its bias, nil for none.
+	O     Weight
+	OBias []float32
+}
+
+func scaleFor(width int) float32 { return float32(1 / math.Sqrt(float64(width))) }
+
+// qkDim is the width of a head's query and key.
+func (a *MLA) qkDim() int { return a.NoPEDim + a.RopeDim }
+
+// mlaStates is what one group of sequences computes on the way: queries and keys [tokens, Heads*qkDim] with the rotary
+// part turned, values inside kv.
+type mlaStates struct {
+	latent []float32 // [tokens, Rank+RopeDim], normed, rotary key turned
+	q, k   []float32
+	kv     []float32 // [tokens, Heads*(NoPEDim+VDim)]
+}
+
+func (a *MLA) project(e *blas.Engine, b *Batch, h []float32) *mlaStates {
+	n, dim := b.Tokens(), a.qkDim()
+	width := a.Rank + a.RopeDim
+	s := &mlaStates{
+		latent: make([]float32, n*width),
+		q:      make([]float32, n*a.Q.Out), k: make([]float32, n*a.Heads*dim), kv: make([]float32, n*a.KVUp.Out),
+	}
+	a.Q.Apply(e, n, h, a.Q.In, 0, s.q, a.Q.Out)
+	a.KVDown.Apply(e, n, h, a.KVDown.In, 0, s.latent, width)
+	turn := newRotations(a.Frequencies, b.Longest())
+	rotateBatch(e, b, func(token, position int) {
+		row := s.latent[token*width : (token+1)*width]
+		for i, v := range a.KVDownBias {
+			row[i] += v
+		}
+		if a.LatentNorm != nil {
+			normRow(row[:a.Rank], a.LatentNorm, a.LatentEps, row[:a.Rank])
+		}
+		turn.interleaved(row[a.Rank:], position)
+		for hd := range a.Heads {
+			turn.interleaved(s.q[token*a.Q.Out+hd*dim+a.NoPEDim:], position)
+		}
+	})
+	a.KVUp.Apply(e, n, s.latent, width, 0, s.kv, a.KVUp.Out)
+	overRows(e, n, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			rope := s.latent[t*width+a.Rank : (t+1)*width]
+			for hd := range a.Heads {
+				key := s.k[(t*a.Heads+hd)*dim : (t*a.Heads+hd+1)*dim]
+				copy(key, s.kv[t*a.KVUp.Out+hd*(a.NoPEDim+a.VDim):][:a.NoPEDim])
+				copy(key[a.NoPEDim:], rope)
+			}
+		}
+	})
+	return s
+}
+
+// head is the attention of head hd over the sequence that begins at token start and has n tokens.
+func (a *MLA) head(s *mlaStates, start, n, hd int) *head {
+	dim := a.qkDim()
+	return &head{
+		n: n, dk: dim, dv: a.VDim,
+		q: s.q[start*a.Q.Out+hd*dim:], k: s.k[start*a.Heads*dim+hd*dim:],
+		v:   s.kv[start*a.KVUp.Out+hd*(a.NoPEDim+a.VDim)+a.NoPEDim:],
+		ldq: a.Q.Out, ldk: a.Heads * dim, ldv: a.KVUp.Out, scale: scaleFor(dim),
+	}
+}
+
+// Forward implements [Attention].
+func (a *MLA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
+	hidden := a.O.Out
+	b.groups(groupTokens, func(lo, hi int) {
+		part := b.Slice(lo, hi)
+		start, n := b.Starts[lo], part.Tokens()
+		s := a.project(e, &part, h[start*hidden:])
+		out := make([]float32, n*a.O.In)
+		e.For(part.Sequences()*a.Heads, func(i int) {
+			seq, hd := i/a.Heads, i%a.Heads
+			first := part.Starts[seq]
+			a.head(s, first, part.Starts[seq+1]-first, hd).forward(out[first*a.O.In+hd*a.VDim:], a.O.In)
+		})
+		to := y[start*hidden : (start+n)*hidden]
+		a.O.Apply(e, n, out, a.O.In, 0, to, hidden)
+		addBias(e, n, to, a.OBias)
+	})
+}
+
+func addBias(e *blas.Engine, n int, y, bias []float32) {
+	if bias == nil {
+		return
+	}
+	d := len(bias)
+	overRows(e, n, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			for j, v := range bias {
+				y[i*d+j] += v
+			}
+		}
+	})
+}
+
+// NormFluctuation is how far kv_a_layernorm is from a constant factor on the normed inputs h: the relative standard
+// deviation of 1/rms(latent) over the tokens, each with its weight. Without a norm it is zero.
+func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []float64) float64 {
+	if a.LatentNorm == nil {
+		return 0
+	}
+	width := a.Rank + a.RopeDim
+	latent := make([]float32, n*width)
+	a.KVDown.Apply(e, n, h, a.KVDown.In, 0, latent, width)
+	var sum, sum1, sum2 float64
+	for t := range n {
+		row := latent[t*width : t*width+a.Rank]
+		if a.KVDownBias != nil {
+			for i := range row {
+				row[i] += a.KVDownBias[i]
+			}
+		}
+		inv := float64(inverseRMS(row, a.LatentEps))
+		sum += weights[t]
+		sum1 += weights[t] * inv
+		sum2 += weights[t] * inv * inv
+	}
+	mean := sum1 / sum
+	return math.Sqrt(max(0, sum2/sum-mean*mean)) / mean
+}
