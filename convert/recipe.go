@@ -1,0 +1,98 @@
+package convert
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+)
+
+// DTypeKeep is the dtype that leaves every tensor as the source has it.
+const DTypeKeep = "keep"
+
+// DTypes lists what [Recipe.DType] may be.
+var DTypes = []string{DTypeKeep, "bf16", "f16", "f32"}
+
+// DataFree is the method that uses no calibration data: the weights alone, the input norm's weight for the covariance of
+// the attention input, and distances that are uniform over the context.
+const DataFree = "data-free"
+
+const (
+	// DefaultRank is the kv_lora_rank that engines have kernels for.
+	DefaultRank = 512
+	// DefaultRopeDim is the qk_rope_head_dim that engines have kernels for.
+	DefaultRopeDim = 64
+	// DefaultMaxShardBytes is transformers' default as well.
+	DefaultMaxShardBytes = 5_000_000_000
+	// maxContext caps the default context: distances beyond it say little about how a model is used.
+	maxContext = 32768
+	// maxWidth bounds rank and rope-dim, far above anything useful.
+	maxWidth = 1 << 20
+)
+
+// Recipe is everything besides the source that the output depends on.
+type Recipe struct {
+	// Method says how the factorization is weighted: [DataFree].
+	Method string `json:"method"`
+	// Rank is kv_lora_rank, the constant channel included.
+	Rank int `json:"rank"`
+	// RopeDim is qk_rope_head_dim; 0 in the recipe given to [NewPlan] stands for the default.
+	RopeDim int `json:"rope_dim"`
+	// DType is one of [DTypes].
+	DType string `json:"dtype"`
+	// Context is the length, in tokens, over which distances are distributed; 0 in the recipe given to [NewPlan] stands
+	// for the source's, at most 32,768.
+	Context int `json:"context"`
+	// QueryPower is the power of the queries' energy that weights heads and frequencies in the choice of the slots.
+	QueryPower float64 `json:"query_power"`
+	// MaxShardBytes is the size that a shard's tensors stay below.
+	MaxShardBytes int64 `json:"max_shard_bytes"`
+}
+
+// DefaultRecipe returns the recipe of a conversion without options.
+func DefaultRecipe() Recipe {
+	return Recipe{Method: DataFree, Rank: DefaultRank, DType: DTypeKeep, QueryPower: 1, MaxShardBytes: DefaultMaxShardBytes}
+}
+
+// Check reports the first setting that makes no sense for any source.
+func (r *Recipe) Check() error {
+	switch {
+	case r.Method != DataFree:
+		return fmt.Errorf("method %q: expected %s", r.Method, DataFree)
+	case r.Rank < 2 || r.Rank > maxWidth:
+		return fmt.Errorf("rank %d: expected from 2 to %d (one row is the constant channel)", r.Rank, maxWidth)
+	case r.RopeDim < 0 || r.RopeDim > maxWidth || r.RopeDim%2 != 0:
+		return fmt.Errorf("rope-dim %d: expected an even number from 2 to %d", r.RopeDim, maxWidth)
+	case !slices.Contains(DTypes, r.DType):
+		return fmt.Errorf("dtype %q: expected %s", r.DType, strings.Join(DTypes, ", "))
+	case r.Context < 0:
+		return fmt.Errorf("context %d: expected a number of tokens", r.Context)
+	case r.MaxShardBytes < 1:
+		return fmt.Errorf("max-shard-size %d: expected a number of bytes above 0", r.MaxShardBytes)
+	}
+	return nil
+}
+
+// resolve fills in the settings that depend on the source.
+func (r *Recipe) resolve(m *arch.Model) {
+	if r.RopeDim == 0 {
+		r.RopeDim = min(DefaultRopeDim, m.HeadDim)
+	}
+	if r.Context == 0 {
+		r.Context = min(m.Context, maxContext)
+	}
+}
+
+// dtype is the type that a tensor of the given source type is written in.
+func (r *Recipe) dtype(source checkpoint.DType) checkpoint.DType {
+	if r.DType == DTypeKeep {
+		return source
+	}
+	d, err := checkpoint.ParseDType(r.DType)
+	if err != nil {
+		panic("convert: " + err.Error()) // Check came first
+	}
+	return d
+}

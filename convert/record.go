@@ -1,0 +1,116 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+)
+
+// RecordFile is the name of the record in the folder of a converted checkpoint.
+const RecordFile = "mlaconvert.json"
+
+// RecordSchema is the schema of the record.
+const RecordSchema = "mlaconvert.record/1"
+
+// Record is what a converted checkpoint says about its own making. It holds no times, so that it is the same for every
+// run of one recipe on one source.
+type Record struct {
+	Schema string `json:"schema"`
+	Tool   Tool   `json:"tool"`
+	// Command makes the same tensors again. It spells every setting out and leaves out what has no influence on them.
+	Command string       `json:"command"`
+	Recipe  Recipe       `json:"recipe"`
+	Source  RecordSource `json:"source"`
+	Cache   Cache        `json:"cache"`
+	Dtype   string       `json:"dtype"`
+	Layers  []Layer      `json:"layers"`
+}
+
+// Tool is the program that made a checkpoint.
+type Tool struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// RecordSource says which checkpoint was converted.
+type RecordSource struct {
+	// Path is the source as it was given, Absolute where that was.
+	Path     string `json:"path"`
+	Absolute string `json:"absolute"`
+	// Architecture is the family's name.
+	Architecture string `json:"architecture"`
+	// SHA256 holds the digests of the weights, the index and the configuration, by file name, as
+	// [checkpoint.Source.Hashes] gives them.
+	SHA256 map[string]string `json:"sha256"`
+	// Copied holds those of the files that were copied byte for byte.
+	Copied map[string]string `json:"copied_sha256"`
+}
+
+// Cache compares the key/value caches, in floats per token and layer.
+type Cache struct {
+	Source int     `json:"source_floats_per_token_per_layer"`
+	Target int     `json:"target_floats_per_token_per_layer"`
+	Ratio  float64 `json:"ratio"`
+}
+
+// Layer is what the factorization of one layer kept.
+type Layer struct {
+	Layer int `json:"layer"`
+	// Rank is the number of latent rows in use; the constant channel and rows of padding are not counted.
+	Rank int `json:"rank"`
+	// Energy is that of the keys without a position and the values, in the weights of the factorization; Discarded is the
+	// part of it that the latent does not carry, and DiscardedShare their ratio.
+	Energy         float64 `json:"energy"`
+	Discarded      float64 `json:"discarded"`
+	DiscardedShare float64 `json:"discarded_share"`
+	// RotaryShare is the share of the query-weighted key energy that the rotary slots carry.
+	RotaryShare float64 `json:"rotary_share"`
+}
+
+// ReadRecord reads the record of a converted checkpoint.
+func ReadRecord(dir string) (*Record, error) {
+	path := filepath.Join(dir, RecordFile)
+	bad := func(got, want string) error {
+		return &checkpoint.Error{Kind: checkpoint.BadSource, File: path, Got: got, Want: want, Hint: "name a folder that mlaconvert wrote"}
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, bad("no such file", "the record of a converted checkpoint")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const most = 64 << 20
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > most {
+		return nil, bad(fmt.Sprintf("more than %d bytes", most), "the record of a converted checkpoint")
+	}
+	var r Record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, bad(err.Error(), "the record of a converted checkpoint")
+	}
+	if r.Schema != RecordSchema {
+		return nil, bad(fmt.Sprintf("schema %q", r.Schema), fmt.Sprintf("%q", RecordSchema))
+	}
+	return &r, nil
+}
+
+// marshal returns the text of a JSON file: indented, with its strings as they are, ending in a newline.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}
