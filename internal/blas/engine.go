@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas/isa"
 )
 
 // Engine runs the kernels of this package on up to Threads goroutines. The
@@ -12,6 +14,7 @@ import (
 // that all engines share.
 type Engine struct {
 	threads int
+	suite   *suite
 }
 
 // New returns an engine that uses up to the given number of goroutines, or
@@ -20,8 +23,10 @@ func New(threads int) *Engine {
 	if threads < 1 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Engine{threads: threads}
+	return &Engine{threads: threads, suite: activeSuite()}
 }
+
+var activeSuite = sync.OnceValue(func() *suite { return newSuite(isa.Active()) })
 
 // Threads returns the largest number of goroutines that a call runs on.
 func (e *Engine) Threads() int { return e.threads }
@@ -31,8 +36,17 @@ func (e *Engine) Threads() int { return e.threads }
 // goroutines become free, so that uneven work balances itself. For returns when
 // all calls have returned. A panic in f stops the handing out of indices and is
 // raised again, with the same value, in the calling goroutine.
-func (e *Engine) For(n int, f func(i int)) {
-	workers := min(e.threads, n)
+func (e *Engine) For(n int, f func(i int)) { e.run(e.threads, n, f) }
+
+// workers returns the number of goroutines that so many multiplications keep
+// busy.
+func (e *Engine) workers(work int) int {
+	return max(1, min(e.threads, work/serialWork))
+}
+
+// run is For on up to the given number of goroutines.
+func (e *Engine) run(workers, n int, f func(i int)) {
+	workers = min(workers, n)
 	if workers <= 1 {
 		for i := range n {
 			f(i)

@@ -1,31 +1,40 @@
 package blas
 
-import "math"
-
 // Sgemm computes C = alpha*op(A)*op(B) + beta*C in float32, where op(A) is
 // m x k, op(B) is k x n and C is m x n. A is stored m x k, or k x m if transA;
 // B is stored k x n, or n x k if transB. If beta is zero, C is not read. If
 // alpha is zero, A and B are not read.
 func (e *Engine) Sgemm(transA, transB bool, m, n, k int, alpha float32, a []float32, lda int, b []float32, ldb int, beta float32, c []float32, ldc int) {
 	checkGemm(transA, transB, m, n, k, len(a), lda, len(b), ldb, len(c), ldc)
-	gemm(e, transA, transB, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)
+	p := product[float32, float32]{
+		engine: e, kn: &e.suite.f32, pool: &pool32, m: m, n: n, k: k, inner: innerBlock[float32](),
+		alpha: alpha, beta: beta, a: operand[float32]{a, lda, !transA}, b: operand[float32]{b, ldb, transB},
+		c: c, ldc: ldc,
+	}
+	p.run()
 }
 
 // Dgemm is Sgemm in float64.
 func (e *Engine) Dgemm(transA, transB bool, m, n, k int, alpha float64, a []float64, lda int, b []float64, ldb int, beta float64, c []float64, ldc int) {
 	checkGemm(transA, transB, m, n, k, len(a), lda, len(b), ldb, len(c), ldc)
-	gemm(e, transA, transB, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)
+	p := product[float64, float64]{
+		engine: e, kn: &e.suite.f64, pool: &pool64, m: m, n: n, k: k, inner: innerBlock[float64](),
+		alpha: alpha, beta: beta, a: operand[float64]{a, lda, !transA}, b: operand[float64]{b, ldb, transB},
+		c: c, ldc: ldc,
+	}
+	p.run()
 }
 
 // SgemmBF16 is Sgemm with A not transposed and B held as bfloat16 bits. B is
 // widened to float32 block by block as the kernels need it.
 func (e *Engine) SgemmBF16(transB bool, m, n, k int, alpha float32, a []float32, lda int, b []uint16, ldb int, beta float32, c []float32, ldc int) {
 	checkGemm(false, transB, m, n, k, len(a), lda, len(b), ldb, len(c), ldc)
-	w := make([]float32, len(b))
-	for i, v := range b {
-		w[i] = math.Float32frombits(uint32(v) << 16)
+	p := product[float32, uint16]{
+		engine: e, kn: &e.suite.bf16, pool: &pool32, m: m, n: n, k: k, inner: innerBlock[float32](),
+		alpha: alpha, beta: beta, a: operand[float32]{a, lda, true}, b: operand[uint16]{b, ldb, transB},
+		c: c, ldc: ldc,
 	}
-	gemm(e, false, transB, m, n, k, alpha, a, lda, w, ldb, beta, c, ldc)
+	p.run()
 }
 
 // Sgemv computes y = alpha*op(A)*x + beta*y in float32, where A is m x n and
@@ -60,33 +69,4 @@ func gemv[T float32 | float64](gemm func(transA, transB bool, m, n, k int, alpha
 		panic(shortY)
 	}
 	gemm(false, !trans, 1, lenY, lenX, alpha, x, max(1, lenX), a, lda, beta, y, max(1, lenY))
-}
-
-func gemm[T float32 | float64](e *Engine, transA, transB bool, m, n, k int, alpha T, a []T, lda int, b []T, ldb int, beta T, c []T, ldc int) {
-	if m == 0 || n == 0 {
-		return
-	}
-	e.For(m, func(i int) {
-		row := c[i*ldc : i*ldc+n]
-		for j := range row {
-			var s T
-			if alpha != 0 {
-				for p := range k {
-					x, y := i*lda+p, p*ldb+j
-					if transA {
-						x = p*lda + i
-					}
-					if transB {
-						y = j*ldb + p
-					}
-					s += a[x] * b[y]
-				}
-				s *= alpha
-			}
-			if beta != 0 {
-				s += beta * row[j]
-			}
-			row[j] = s
-		}
-	})
 }

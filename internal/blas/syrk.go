@@ -1,27 +1,50 @@
 package blas
 
+import "unsafe"
+
 // Ssyrk computes the symmetric rank-k update C = alpha*A*A^T + beta*C, with A
 // n x k, or C = alpha*A^T*A + beta*C, with A k x n, if trans. Both triangles of
 // the n x n matrix C are written; only the upper one is read, and not even that
 // if beta is zero.
 func (e *Engine) Ssyrk(trans bool, n, k int, alpha float32, a []float32, lda int, beta float32, c []float32, ldc int) {
 	checkSyrk(trans, n, k, len(a), lda, len(c), ldc)
-	syrk(e, trans, n, k, alpha, a, lda, beta, c, ldc)
+	syrk(e, &e.suite.f32, &pool32, trans, n, k, alpha, a, lda, beta, c, ldc)
 }
 
 // Dsyrk is Ssyrk in float64.
 func (e *Engine) Dsyrk(trans bool, n, k int, alpha float64, a []float64, lda int, beta float64, c []float64, ldc int) {
 	checkSyrk(trans, n, k, len(a), lda, len(c), ldc)
-	syrk(e, trans, n, k, alpha, a, lda, beta, c, ldc)
+	syrk(e, &e.suite.f64, &pool64, trans, n, k, alpha, a, lda, beta, c, ldc)
 }
 
-func syrk[T float32 | float64](e *Engine, trans bool, n, k int, alpha T, a []T, lda int, beta T, c []T, ldc int) {
-	gemm(e, trans, !trans, n, n, k, alpha, a, lda, a, lda, beta, c, ldc)
-	for i := range n {
-		for j := range i {
-			c[i*ldc+j] = c[j*ldc+i]
-		}
+func syrk[T float](e *Engine, kn *kernels[T, T], p *pool[T], trans bool, n, k int, alpha T, a []T, lda int, beta T, c []T, ldc int) {
+	g := product[T, T]{
+		engine: e, kn: kn, pool: p, m: n, n: n, k: k, inner: innerBlock[T](),
+		alpha: alpha, beta: beta, a: operand[T]{a, lda, !trans}, b: operand[T]{a, lda, !trans},
+		c: c, ldc: ldc, upper: true,
 	}
+	g.run()
+	mirror(e, kn, n, c, ldc)
+}
+
+// mirror copies the upper triangle of C to the lower.
+func mirror[T float](e *Engine, kn *kernels[T, T], n int, c []T, ldc int) {
+	const stripe = 64
+	size := int(unsafe.Sizeof(c[:1][0]))
+	e.run(e.workers(n*n), (n+stripe-1)/stripe, func(s int) {
+		r0, r1 := s*stripe, min(n, (s+1)*stripe)
+		q := 0
+		if blocks := (r1 - r0) / kn.packB.columns; blocks*kn.packB.columns == r1-r0 {
+			for ; q+kn.packB.group <= r0; q += kn.packB.group {
+				kn.packB.transpose(blocks, &c[q*ldc+r0], ldc*size, &c[r0*ldc+q], ldc*size)
+			}
+		}
+		for i := r0; i < r1; i++ {
+			for j := q; j < i; j++ {
+				c[i*ldc+j] = c[j*ldc+i]
+			}
+		}
+	})
 }
 
 // accRows is the number of rows that SsyrkAcc sums in float32 before it adds
@@ -35,13 +58,11 @@ const accRows = 512
 // number of rows. Both triangles of C are written; only the upper one is read.
 func (e *Engine) SsyrkAcc(n, k int, alpha float64, a []float32, lda int, c []float64, ldc int) {
 	checkSyrk(true, n, k, len(a), lda, len(c), ldc)
-	s := make([]float32, n*n)
-	for p := 0; p < k; p += accRows {
-		syrk(e, true, n, min(accRows, k-p), 1, a[p*lda:], lda, 0, s, max(1, n))
-		for i := range n {
-			for j := range n {
-				c[i*ldc+j] += alpha * float64(s[i*n+j])
-			}
-		}
+	g := product[float32, float32]{
+		engine: e, kn: &e.suite.f32, pool: &pool32, m: n, n: n, k: k, inner: accRows,
+		alpha: 1, a: operand[float32]{a, lda, false}, b: operand[float32]{a, lda, false},
+		ldc: ldc, upper: true, sum: c, accScale: alpha, addScaled: e.suite.addScaled,
 	}
+	g.run()
+	mirror(e, &e.suite.f64, n, c, ldc)
 }

@@ -1,4 +1,0 @@
-package blas
-
-// Features names the kernels in use.
-func Features() string { return "portable" }

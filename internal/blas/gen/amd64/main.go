@@ -1,0 +1,79 @@
+// Command amd64 writes the AVX2 and AVX-512 kernels of package blas. Run it
+// through go generate in internal/blas.
+//
+// Every kernel is described once, over the element type and the vector
+// extension, and emitted for each combination:
+//
+//	micro.go   tiles of C from packed panels (the inner loop of every product)
+//	dot.go     products with few rows, straight from unpacked rows
+//	pack.go    transposing, copying and widening into panels
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// elem is an element type of the matrices.
+type elem struct {
+	tag    string // in function names
+	goType string
+	size   int // bytes
+}
+
+var (
+	f32 = elem{"F32", "float32", 4}
+	f64 = elem{"F64", "float64", 8}
+)
+
+// ext is a vector extension.
+type ext struct {
+	tag   string // in function names
+	bytes int    // in a vector register
+	regs  int    // vector registers
+	vec   func() reg.VecVirtual
+}
+
+var (
+	avx2   = ext{"AVX2", 32, 16, YMM}
+	avx512 = ext{"AVX512", 64, 32, ZMM}
+)
+
+func main() {
+	ConstraintExpr("!noasm")
+	for _, t := range []elem{f32, f64} {
+		for nv := 1; nv <= 3; nv++ {
+			for _, mr := range []int{1, 2, 4} {
+				micro(t, avx2, mr, nv)
+			}
+			for _, mr := range []int{1, 2, 4, 8} {
+				micro(t, avx512, mr, nv)
+			}
+		}
+		dot(t, avx2, 1, false)
+		for _, mr := range []int{1, 2, 4} {
+			dot(t, avx512, mr, false)
+		}
+	}
+	dot(f32, avx2, 1, true)
+	for _, mr := range []int{1, 2, 4} {
+		dot(f32, avx512, mr, true)
+	}
+	transposeF32x8()
+	transposeF32x4()
+	transposeF64x4()
+	transposeBF16x8()
+	copyRows()
+	widenRows()
+	addRowsF64()
+	Generate()
+}
+
+// text starts a function that neither lets its pointers escape nor needs stack.
+func text(name, signature, doc string, args ...any) {
+	TEXT(name, 0x4, "func"+signature) // NOSPLIT
+	Pragma("noescape")
+	Doc(fmt.Sprintf(name+" "+doc, args...))
+}

@@ -1,0 +1,7 @@
+//go:build noasm || !amd64
+
+package blas
+
+import "github.com/mlaconvert/mlaconvert/internal/blas/isa"
+
+func newSuite(isa.Level) *suite { return portableSuite() }

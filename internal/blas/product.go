@@ -1,0 +1,291 @@
+package blas
+
+import "unsafe"
+
+// Sizes of the blocks that a product is cut into. The innermost loop multiplies
+// one panel of A (as many rows as a tile) with one panel of B (as many columns)
+// over a block of the inner dimension; see product.run for the loops around it.
+const (
+	// taskBytes is the size of the block of B that a goroutine packs for itself
+	// and runs all rows of A against: it stays in the second-level cache.
+	taskBytes = 640 << 10
+	// sharedBytes is the size of the block of A that all goroutines share.
+	sharedBytes = 6 << 20
+	// sharedRows is the number of rows in it, unless A has fewer.
+	sharedRows = 768
+	// serialWork is the number of multiplications below which a product is not
+	// worth a second goroutine.
+	serialWork = 1 << 18
+	// serialPack is the number of elements of A below which one goroutine packs.
+	serialPack = 1 << 15
+	// dotMaxRows is the number of rows of A up to which B, if its columns are
+	// contiguous, is multiplied where it lies.
+	dotMaxRows = 8
+	// directMaxRows is the same for B with contiguous rows.
+	directMaxRows = 8
+)
+
+// innerBlock is the number of steps of the inner dimension that are summed in
+// registers before they are added to C. It is the same for all extensions of a
+// type, so that all compute the same bits.
+func innerBlock[T float]() int {
+	var t T
+	if unsafe.Sizeof(t) == 4 {
+		return 640
+	}
+	return 384
+}
+
+// dotBlock is the number of lanes of an inner product.
+func dotBlock[T float]() int {
+	var t T
+	return 64 / int(unsafe.Sizeof(t))
+}
+
+// A product is one call of a matrix product or a symmetric update.
+type product[T float, S any] struct {
+	engine      *Engine
+	kn          *kernels[T, S]
+	pool        *pool[T]
+	m, n, k     int
+	inner       int // longest block of the inner dimension
+	alpha, beta T
+	a           operand[T]
+	b           operand[S]
+	c           []T
+	ldc         int
+	// upper restricts the work to tiles that touch the upper triangle.
+	upper bool
+	// sum, if set, takes accScale times the product of each block of the inner
+	// dimension, added in float64, instead of c.
+	sum       []float64
+	accScale  float64
+	addScaled func(blocks int, alpha float64, src *float32, dst *float64)
+}
+
+// run computes the product. The loops, from the outside in:
+//
+//	rows of A, sharedRows at a time, and steps of the inner dimension, as many
+//	as fit in sharedBytes: packed once, in panels, by all goroutines;
+//	  tasks, in parallel: some columns of B (and, when there are few, some rows);
+//	    blocks of the inner dimension: B packed, in panels, by the task;
+//	      panels of A; panels of B: a tile of C.
+//
+// How rows and columns are dealt to tasks depends on the number of goroutines;
+// the order in which the products of one element of C are added does not.
+func (g *product[T, S]) run() {
+	if g.m == 0 || g.n == 0 {
+		return
+	}
+	if g.k == 0 || g.alpha == 0 {
+		g.scale()
+		return
+	}
+	if g.k%dotBlock[T]() == 0 && g.m <= dotMaxRows && g.a.deep && g.b.deep && !g.upper {
+		g.runDot()
+		return
+	}
+	kn := g.kn
+	across := split(g.n, kn.lanes, kn.vectors)
+	blocks := (g.k + g.inner - 1) / g.inner
+	block := roundUp((g.k+blocks-1)/blocks, max(kn.packA.columns, kn.packB.columns))
+	blocks = (g.k + block - 1) / block
+
+	rows := min(g.m, sharedRows)
+	var t T
+	perShare := max(1, sharedBytes/(roundUp(rows, kn.heights[0])*block*int(unsafe.Sizeof(t))))
+	workers := g.engine.workers(g.work())
+	for m0 := 0; m0 < g.m; m0 += rows {
+		m1 := min(g.m, m0+rows)
+		for b0 := 0; b0 < blocks; b0 += perShare {
+			g.share(across, m0, m1, b0, min(blocks, b0+perShare), block, workers)
+		}
+	}
+}
+
+// work returns the number of multiplications.
+func (g *product[T, S]) work() int {
+	w := g.m * g.n * g.k
+	if g.upper {
+		w /= 2
+	}
+	return w
+}
+
+// share adds the product of rows m0 to m1 of A over blocks b0 to b1 of the inner
+// dimension.
+func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int) {
+	kn := g.kn
+	down := kn.down(m1 - m0)
+	depth := kn.packA.depth(block)
+	size := down.start(down.count) * depth
+	shared := g.pool.get(size * (b1 - b0))
+	defer g.pool.put(shared)
+
+	// Pack A: block after block, panel after panel.
+	const group = 8
+	groups := (down.count + group - 1) / group
+	packers := workers
+	if size*(b1-b0) < serialPack {
+		packers = 1
+	}
+	g.engine.run(packers, groups*(b1-b0), func(i int) {
+		b, first := b0+i/groups, i%groups*group
+		p0, p1 := b*block, min(g.k, (b+1)*block)
+		kn.packA.panels(shared[(b-b0)*size+down.start(first)*kn.packA.depth(p1-p0):],
+			g.a.shift(m0), m1-m0, first, min(down.count, first+group), down.start, p0, p1-p0)
+	})
+
+	var j0 int
+	if g.upper {
+		j0 = across.at(m0)
+	}
+	var t T
+	perTask := max(1, taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(t))))
+	cols, rows := deal(across.count-j0, down.count, perTask, workers)
+	g.engine.run(workers, cols*rows, func(i int) {
+		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
+		ci, ri := i%cols, i/cols
+		task := task[T, S]{
+			product: g, across: across, down: down, m0: m0,
+			j0: j0 + (across.count-j0)*ci/cols, j1: j0 + (across.count-j0)*(ci+1)/cols,
+			i0: down.count * ri / rows, i1: down.count * (ri + 1) / rows,
+		}
+		task.run(shared, size, b0, b1, block)
+	})
+}
+
+// shift drops the first n lines.
+func (o operand[S]) shift(n int) operand[S] {
+	if o.deep {
+		o.data = o.data[n*o.ld:]
+	} else {
+		o.data = o.data[n:]
+	}
+	return o
+}
+
+// deal returns into how many ranges to cut the panels of B and those of A, so
+// that there is work for all goroutines and as little as possible is packed
+// twice.
+func deal(across, down, perTask, workers int) (cols, rows int) {
+	cols = (across + perTask - 1) / perTask
+	if workers == 1 {
+		return cols, 1
+	}
+	// A few tasks each, in whole rounds, even out what the machine does besides.
+	const rounds = 2
+	cols = min(across, roundUp(max(cols, rounds*workers), workers))
+	rows = 1
+	for cols*rows < rounds*workers && rows*2 <= down {
+		rows *= 2
+	}
+	return cols, rows
+}
+
+// A task is the part of a product that one goroutine computes at a time.
+type task[T float, S any] struct {
+	*product[T, S]
+	across, down   panels
+	m0             int // row of A that the panels of A start from
+	j0, j1, i0, i1 int // panels of B and A
+}
+
+func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
+	kn := t.kn
+	start := t.across.start(t.j0)
+	lines := t.across.start(t.j1) - start
+	tile := kn.heights[0] * kn.lanes * kn.vectors
+	scratch := t.pool.get(tile + lines*kn.packB.depth(block))
+	defer t.pool.put(scratch)
+	packed := scratch[tile:]
+
+	for b := b0; b < b1; b++ {
+		p0, p1 := b*block, min(t.k, (b+1)*block)
+		k := p1 - p0
+		kn.packB.panels(packed, t.b, t.n, t.j0, t.j1, t.across.start, p0, k)
+		depthA, depthB := kn.packA.depth(k), kn.packB.depth(k)
+		beta := t.beta
+		if b > 0 {
+			beta = 1
+		}
+		for i := t.i0; i < t.i1; i++ {
+			row := t.down.start(i)
+			a := &shared[(b-b0)*size+row*depthA]
+			for j := t.j0; j < t.j1; j++ {
+				col := t.across.start(j)
+				if t.upper && t.across.start(j+1) <= t.m0+row {
+					continue
+				}
+				t.tile(i, j, row+t.m0, col, k, a, &packed[(col-start)*depthB], beta, scratch[:tile])
+			}
+		}
+	}
+}
+
+// tile adds a block of the inner dimension to the tile of C at row and col. At
+// the edges of C the tile is computed in scratch.
+func (t *task[T, S]) tile(i, j, row, col, k int, a, b *T, beta T, scratch []T) {
+	height, width := t.down.start(i+1)-t.down.start(i), t.across.start(j+1)-col
+	micro := t.kn.micro[t.kn.heightIndex(height)][width/t.kn.lanes-1]
+	size := int(unsafe.Sizeof(beta))
+	bStride := width * size
+	rows, cols := min(height, t.m-row), min(width, t.n-col)
+	if t.sum != nil {
+		micro(k, a, b, bStride, &scratch[0], width*size, 1, 0)
+		t.addTile(scratch, width, row, col, rows, cols)
+		return
+	}
+	if rows == height && cols == width {
+		micro(k, a, b, bStride, &t.c[row*t.ldc+col], t.ldc*size, t.alpha, beta)
+		return
+	}
+	if beta != 0 {
+		for r := range rows {
+			copy(scratch[r*width:r*width+cols], t.c[(row+r)*t.ldc+col:])
+		}
+	}
+	micro(k, a, b, bStride, &scratch[0], width*size, t.alpha, beta)
+	for r := range rows {
+		copy(t.c[(row+r)*t.ldc+col:(row+r)*t.ldc+col+cols], scratch[r*width:])
+	}
+}
+
+// addTile adds a tile in scratch to the float64 sum.
+func (t *task[T, S]) addTile(scratch []T, width, row, col, rows, cols int) {
+	tile := any(scratch).([]float32)
+	for r := range rows {
+		src := tile[r*width : r*width+cols]
+		dst := t.sum[(row+r)*t.ldc+col : (row+r)*t.ldc+col+cols]
+		blocks := cols / 8
+		if blocks > 0 {
+			t.addScaled(blocks, t.accScale, &src[0], &dst[0])
+		}
+		if blocks*8 < cols {
+			// The same kernel, so that a column's result does not depend on where it lies.
+			var s [8]float32
+			var d [8]float64
+			copy(s[:], src[blocks*8:])
+			copy(d[:], dst[blocks*8:])
+			t.addScaled(1, t.accScale, &s[0], &d[0])
+			copy(dst[blocks*8:], d[:])
+		}
+	}
+}
+
+// scale computes C = beta*C.
+func (g *product[T, S]) scale() {
+	if g.sum != nil || g.beta == 1 {
+		return
+	}
+	for i := range g.m {
+		row := g.c[i*g.ldc : i*g.ldc+g.n]
+		if g.beta == 0 {
+			clear(row)
+			continue
+		}
+		for j := range row {
+			row[j] *= g.beta
+		}
+	}
+}
