@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 )
 
 // The conversions below take little-endian bytes on the side of the file. They convert every element of the float32
@@ -13,11 +14,11 @@ import (
 func BF16ToFloat32(dst []float32, src []byte) {
 	src = src[:2*len(dst)]
 	for len(dst) >= 4 && len(src) >= 8 {
-		v := binary.LittleEndian.Uint64(src)
-		dst[0] = math.Float32frombits(uint32(v) << 16)
-		dst[1] = math.Float32frombits(uint32(v) & 0xffff0000)
-		dst[2] = math.Float32frombits(uint32(v>>32) << 16)
-		dst[3] = math.Float32frombits(uint32(v>>32) & 0xffff0000)
+		d, v := (*[4]float32)(dst), binary.LittleEndian.Uint64(src)
+		d[0] = math.Float32frombits(uint32(v) << 16)
+		d[1] = math.Float32frombits(uint32(v) & 0xffff0000)
+		d[2] = math.Float32frombits(uint32(v>>32) << 16)
+		d[3] = math.Float32frombits(uint32(v>>32) & 0xffff0000)
 		dst, src = dst[4:], src[8:]
 	}
 	for i := range dst {
@@ -29,8 +30,17 @@ func BF16ToFloat32(dst []float32, src []byte) {
 func Float32ToBF16(dst []byte, src []float32) {
 	dst = dst[:2*len(src)]
 	for len(src) >= 4 && len(dst) >= 8 {
-		v := uint64(bf16Bits(src[0])) | uint64(bf16Bits(src[1]))<<16 | uint64(bf16Bits(src[2]))<<32 | uint64(bf16Bits(src[3]))<<48
-		binary.LittleEndian.PutUint64(dst, v)
+		s := (*[4]float32)(src)
+		a, b, c, d := math.Float32bits(s[0]), math.Float32bits(s[1]), math.Float32bits(s[2]), math.Float32bits(s[3])
+		// The differences are negative for a NaN and only then.
+		if int32((infinity-a&^signBit)|(infinity-b&^signBit)|(infinity-c&^signBit)|(infinity-d&^signBit)) >= 0 {
+			v := uint64(roundBF16(a)>>16|roundBF16(b)&0xffff0000) | uint64(roundBF16(c)>>16|roundBF16(d)&0xffff0000)<<32
+			binary.LittleEndian.PutUint64(dst, v)
+		} else {
+			for i, x := range s {
+				binary.LittleEndian.PutUint16(dst[2*i:], bf16Bits(x))
+			}
+		}
 		src, dst = src[4:], dst[8:]
 	}
 	for i, x := range src {
@@ -38,64 +48,100 @@ func Float32ToBF16(dst []byte, src []float32) {
 	}
 }
 
+const (
+	signBit  = 1 << 31
+	infinity = 0xff << 23 // of a float32
+)
+
+// roundBF16 rounds the bits of a float32 that is no NaN to its upper half: adding just under half of the last kept place, or
+// exactly half when that place is odd, carries where rounding goes up. The lower half of the result means nothing.
+func roundBF16(u uint32) uint32 { return u + 0x7fff + u>>16&1 }
+
 func bf16Bits(x float32) uint16 {
 	u := math.Float32bits(x)
-	if u&0x7fffffff > 0x7f800000 {
+	if u&^signBit > infinity {
 		return uint16(u>>16) | 0x0040 // quiet, so that dropping the low payload cannot turn a NaN into an infinity
 	}
-	// Adding just under half of the last kept place, or exactly half when that place is odd, carries where rounding goes up.
-	return uint16((u + 0x7fff + u>>16&1) >> 16)
+	return uint16(roundBF16(u) >> 16)
 }
+
+// Constants of a binary16 moved into the places of a float32: the exponents it can have, unbiased and biased anew.
+const (
+	f16Shift     = 23 - 10
+	f16Rebias    = (127 - 15) << 23
+	f16MinNormal = 0x0400 << f16Shift
+	f16Infinity  = 0x7c00 << f16Shift
+)
 
 // F16ToFloat32 widens len(dst) IEEE binary16 values. It is exact.
 func F16ToFloat32(dst []float32, src []byte) {
 	src = src[:2*len(dst)]
 	for i := range dst {
-		dst[i] = f16Float(binary.LittleEndian.Uint16(src[2*i:]))
+		h := uint32(binary.LittleEndian.Uint16(src[2*i:]))
+		mag := h & 0x7fff << f16Shift
+		if mag-f16MinNormal < f16Infinity-f16MinNormal {
+			mag += f16Rebias
+		} else {
+			mag = f16Special(mag)
+		}
+		dst[i] = math.Float32frombits(mag | h>>15<<31)
 	}
 }
 
-func f16Float(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	mag := uint32(h&0x7fff) << 13 // exponent and mantissa in the places of a float32, the exponent still biased by 15
-	switch {
-	case mag < 0x0400<<13: // zero or subnormal, h * 2^-24: put the mantissa under the implicit one of 2^-14 and take that off
-		x := math.Float32frombits(113<<23|mag) - math.Float32frombits(113<<23)
-		return math.Float32frombits(math.Float32bits(x) | sign)
-	case mag >= 0x7c00<<13: // infinity or NaN
-		return math.Float32frombits(mag | 0xff<<23 | sign)
+// f16Special returns the float32 bits of a magnitude that is zero, subnormal, infinite or NaN.
+func f16Special(mag uint32) uint32 {
+	if mag >= f16Infinity {
+		return mag | infinity
 	}
-	return math.Float32frombits((mag + (127-15)<<23) | sign)
+	// mag is m*2^-24 without its implicit one: put the mantissa under that of 2^-14, and take 2^-14 off.
+	x := math.Float32frombits(f16MinNormal+f16Rebias|mag) - math.Float32frombits(f16MinNormal+f16Rebias)
+	return math.Float32bits(x)
 }
 
 // Float32ToF16 narrows len(src) values to IEEE binary16.
 func Float32ToF16(dst []byte, src []float32) {
 	dst = dst[:2*len(src)]
 	for i, x := range src {
-		binary.LittleEndian.PutUint16(dst[2*i:], f16Bits(x))
+		u := math.Float32bits(x)
+		mag := u &^ signBit
+		if mag-(f16MinNormal+f16Rebias) < f16Infinity-f16MinNormal {
+			// As in roundBF16; a carry out of the largest exponent gives the infinity.
+			mag -= f16Rebias
+			mag = (mag + 0x0fff + mag>>f16Shift&1) >> f16Shift
+		} else {
+			mag = f16BitsSpecial(mag)
+		}
+		binary.LittleEndian.PutUint16(dst[2*i:], uint16(mag|u>>31<<15))
 	}
 }
 
-func f16Bits(x float32) uint16 {
-	u := math.Float32bits(x)
-	sign := uint16(u >> 16 & 0x8000)
-	mag := u & 0x7fffffff
+// f16BitsSpecial returns the binary16 bits of a magnitude, given as float32 bits, outside the normal range of binary16.
+func f16BitsSpecial(mag uint32) uint32 {
 	switch {
-	case mag > 0x7f800000:
-		return sign | 0x7e00 | uint16(mag>>13&0x03ff)
-	case mag >= (127+16)<<23: // 2^16 and above, infinity included
-		return sign | 0x7c00
-	case mag < (127-14)<<23: // subnormal or zero: adding 1/2 lets the FPU round at 2^-24, the last place of the result
-		return sign | uint16(math.Float32bits(math.Float32frombits(mag)+0.5)-math.Float32bits(0.5))
+	case mag > infinity:
+		return 0x7e00 | mag>>f16Shift&0x03ff // quiet, as in bf16Bits
+	case mag >= f16Infinity+f16Rebias:
+		return 0x7c00
 	}
-	// As in bf16Bits; a carry out of the largest exponent gives the infinity.
-	mag -= (127 - 15) << 23
-	return sign | uint16((mag+0x0fff+mag>>13&1)>>13)
+	// Subnormal or zero: adding 1/2 makes the FPU round at 2^-24, the last place of the result.
+	return math.Float32bits(math.Float32frombits(mag)+0.5) - math.Float32bits(0.5)
+}
+
+// littleEndian says that this machine keeps a float32 in memory as a file does.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// bytesOf returns the memory of x.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
 // F32ToFloat32 reads len(dst) float32 values.
 func F32ToFloat32(dst []float32, src []byte) {
 	src = src[:4*len(dst)]
+	if littleEndian {
+		copy(bytesOf(dst), src)
+		return
+	}
 	for i := range dst {
 		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
 	}
@@ -104,6 +150,10 @@ func F32ToFloat32(dst []float32, src []byte) {
 // Float32ToF32 writes len(src) float32 values.
 func Float32ToF32(dst []byte, src []float32) {
 	dst = dst[:4*len(src)]
+	if littleEndian {
+		copy(dst, bytesOf(src))
+		return
+	}
 	for i, x := range src {
 		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
 	}

@@ -6,6 +6,6 @@
 // and refuses whole files for one dtype that it does not know.
 //
 // [PlanLayout] fixes the place of every tensor before the first byte is written, and a [Writer] fills those places in
-// any order, from any number of goroutines, in a staging folder that becomes the output in one rename. A journal in the
+// any order, from any number of goroutines, in a staging folder that becomes the output in one rename. A journal beside the
 // staging folder lets a later run continue after a crash.
 package checkpoint

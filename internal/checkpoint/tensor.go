@@ -100,6 +100,7 @@ func (t *Tensor) stream(f func(at int64, b []byte) error) error {
 	if err := t.wantFloat(); err != nil {
 		return err
 	}
+	defer t.Release()
 	err := eachChunk(t.data, t.off, t.size, func(at int64, b []byte) error {
 		if i := firstNonFinite(t.DType, b); i >= 0 {
 			return t.nonFinite(int(at)/t.DType.Size()+i, elementAt(t.DType, b, i))
@@ -107,7 +108,9 @@ func (t *Tensor) stream(f func(at int64, b []byte) error) error {
 		if err := f(at, b); err != nil {
 			return err
 		}
-		t.data.drop(t.off+at, int64(len(b)))
+		// The chunk before as well: a fault maps some pages on either side of its own.
+		from := max(0, at-chunkBytes)
+		t.data.drop(t.off+from, at+int64(len(b))-from)
 		return nil
 	})
 	return t.where(err)
