@@ -2,14 +2,20 @@ package convert
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
 // RecordFile is the name of the record in the folder of a converted checkpoint.
@@ -28,8 +34,9 @@ type Record struct {
 	Recipe  Recipe       `json:"recipe"`
 	Source  RecordSource `json:"source"`
 	Cache   Cache        `json:"cache"`
-	Dtype   string       `json:"dtype"`
-	Layers  []Layer      `json:"layers"`
+	// DType is what the converted tensors are stored in.
+	DType  string  `json:"dtype"`
+	Layers []Layer `json:"layers"`
 }
 
 // Tool is the program that made a checkpoint.
@@ -71,6 +78,71 @@ type Layer struct {
 	DiscardedShare float64 `json:"discarded_share"`
 	// RotaryShare is the share of the query-weighted key energy that the rotary slots carry.
 	RotaryShare float64 `json:"rotary_share"`
+}
+
+// newRecord starts the record of a conversion, reading the whole source for its digests.
+func newRecord(ctx context.Context, p *Plan, o RunOptions) (*Record, error) {
+	absolute, err := filepath.Abs(o.SourcePath)
+	if err != nil {
+		return nil, err
+	}
+	r := &Record{
+		Schema: RecordSchema, Tool: Tool{Name: "mlaconvert", Version: o.Version},
+		Command: command(p, o.SourcePath), Recipe: p.Recipe, Cache: p.Cache, DType: configDType[p.TargetDType()],
+		Source: RecordSource{
+			Path: o.SourcePath, Absolute: absolute, Architecture: p.Source.Family.Architectures[0],
+			Copied: make(map[string]string),
+		},
+	}
+	began := false
+	r.Source.SHA256, err = p.src.Hashes(ctx, func(done, total int64) {
+		if !began {
+			began = true
+			o.Progress.Phase("hashing the source", total, ui.Bytes)
+		}
+		o.Progress.Done(done)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range p.Files {
+		if !f.Copied {
+			continue
+		}
+		if r.Source.Copied[f.Name], err = hashFile(filepath.Join(p.src.Dir(), f.Name)); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// command is the command line that makes the same tensors again, on a Unix shell.
+func command(p *Plan, sourcePath string) string {
+	r := &p.Recipe
+	return fmt.Sprintf("mlaconvert convert %s --rank %d --rope-dim %d --dtype %s --max-shard-size %s",
+		shellQuote(sourcePath), r.Rank, r.RopeDim, r.DType, ui.ExactSize(r.MaxShardBytes))
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./-]*$`)
+
+func shellQuote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // ReadRecord reads the record of a converted checkpoint.

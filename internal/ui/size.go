@@ -51,3 +51,15 @@ func FormatSize(n int64) string {
 	}
 	return strconv.FormatFloat(x, 'f', digits, 64) + " " + unit
 }
+
+// ExactSize writes bytes without rounding, in the largest unit that divides them, as [ParseSize] reads them.
+func ExactSize(n int64) string {
+	unit := "B"
+	for _, next := range []string{"KB", "MB", "GB", "TB"} {
+		if n == 0 || n%1000 != 0 {
+			break
+		}
+		n, unit = n/1000, next
+	}
+	return strconv.FormatInt(n, 10) + unit
+}

@@ -33,6 +33,15 @@ func TestFormatSize(t *testing.T) {
 	}
 }
 
+func TestExactSize(t *testing.T) {
+	for n, want := range map[int64]string{5e9: "5GB", 1: "1B", 1500: "1500B", 2e6: "2MB", 1 << 30: "1073741824B", 7e15: "7000TB"} {
+		got := ExactSize(n)
+		if back, err := ParseSize(got); got != want || err != nil || back != n {
+			t.Errorf("%d: got %s (%d, %v), want %s", n, got, back, err, want)
+		}
+	}
+}
+
 // TestLines: without a terminal there is one line for the phase and then at most one in every lineEvery, no control
 // characters, and none at all when quiet.
 func TestLines(t *testing.T) {

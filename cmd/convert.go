@@ -1,0 +1,216 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mlaconvert/mlaconvert/convert"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
+)
+
+// convertOptions are the flags of convert, and of plan, which shares them. The zero value is not the default: see
+// [newConvertOptions].
+type convertOptions struct {
+	Source string
+	Out    string // "" for the source's name with -mla, in the working directory
+	Recipe convert.Recipe
+	Jobs   int   // 0 for as many as are useful and fit
+	Memory int64 // bytes, 0 for no limit
+
+	Force, Resume, DryRun, Verify, JSON, Quiet bool
+}
+
+func newConvertOptions() convertOptions { return convertOptions{Recipe: convert.DefaultRecipe()} }
+
+// AddFlags adds the flags to a command.
+func (o *convertOptions) AddFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.Out, "out", "", "write to `DIR` (default: NAME-mla in the current directory)")
+	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it being the constant channel")
+	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller)", convert.DefaultRopeDim))
+	f.Var(choiceFlag(&o.Recipe.DType, convert.DTypes, convert.DTypeKeep), "dtype", "type of the tensors that are written; keep: as in the source")
+	f.Var(sizeFlag(&o.Recipe.MaxShardBytes, "5GB"), "max-shard-size", "start a new weights file beyond this size")
+	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once (default: as many as there are processors and memory for)")
+	f.Var(sizeFlag(&o.Memory, ""), "memory", "keep below this peak memory, with fewer layers at once")
+	f.BoolVar(&o.Force, "force", false, "replace an output that exists")
+	f.BoolVar(&o.Resume, "resume", false, "continue an unfinished output")
+	f.BoolVar(&o.DryRun, "dry-run", false, "say what would be done, from the headers alone, and write nothing")
+	f.BoolVar(&o.Verify, "verify", false, "verify the output against the source afterwards, on text that the source writes itself")
+	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
+	f.BoolVar(&o.Quiet, "quiet", false, "print neither progress nor a summary")
+}
+
+func newConvertCommand(s Streams) *cobra.Command {
+	o := newConvertOptions()
+	c := &cobra.Command{
+		Use:   "convert SRC",
+		Short: "Convert a checkpoint",
+		Long: `Convert SRC, which is a model folder (config.json and *.safetensors), its model.safetensors.index.json, or one
+.safetensors file with config.json beside it.
+
+The output is a folder that transformers loads as DeepseekV3ForCausalLM. It appears when it is whole: until then the
+work lies in DIR.partial, which an interruption leaves for --resume.`,
+		Example: `  mlaconvert convert SmolLM2-135M --rank 128
+  mlaconvert convert model.safetensors --rank 512 --rope-dim 64 --out model-mla --verify
+  mlaconvert convert big-model --memory 16GB --resume`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Source = args[0]
+			return runConvert(c.Context(), o, s)
+		},
+	}
+	o.AddFlags(c)
+	return c
+}
+
+// convertReport is what convert --json prints.
+type convertReport struct {
+	Schema        string          `json:"schema"`
+	Source        string          `json:"source"`
+	Target        string          `json:"target"`
+	Version       string          `json:"version"`
+	Recipe        convert.Recipe  `json:"recipe"`
+	Cache         convert.Cache   `json:"cache"`
+	DType         string          `json:"dtype"`
+	WeightsBytes  int64           `json:"weights_bytes"`
+	Layers        []convert.Layer `json:"layers"`
+	ResumedLayers int             `json:"resumed_layers"`
+	Jobs          int             `json:"jobs"`
+	Seconds       float64         `json:"seconds"`
+	PeakRSSBytes  int64           `json:"peak_rss_bytes,omitempty"`
+	Warnings      []string        `json:"warnings"`
+	Verification  json.RawMessage `json:"verification,omitempty"`
+}
+
+func runConvert(ctx context.Context, o convertOptions, s Streams) error {
+	if o.DryRun {
+		return runPlan(ctx, planOptions{convertOptions: o, HeadersOnly: true}, s)
+	}
+	start := time.Now()
+	defer limitMemory(o.Memory)()
+	job, err := prepare(&o)
+	if err != nil {
+		return err
+	}
+	defer job.src.Close()
+	if !o.Quiet {
+		printWarnings(s.Err, job.plan.Warnings)
+	}
+	progress := newProgress(s.Err, o.Quiet)
+	defer progress.End()
+	outcome, err := convert.Run(ctx, job.plan, convert.RunOptions{
+		Out: o.Out, SourcePath: o.Source, Version: version(), Force: o.Force, Resume: o.Resume, Jobs: job.jobs, Progress: progress,
+	})
+	if err != nil {
+		return err
+	}
+	progress.End()
+	report := convertReport{
+		Schema: "mlaconvert.convert/1", Source: o.Source, Target: o.Out, Version: outcome.Record.Tool.Version,
+		Recipe: outcome.Record.Recipe, Cache: outcome.Record.Cache, DType: outcome.Record.DType,
+		WeightsBytes: job.plan.Layout.TotalBytes, Layers: outcome.Record.Layers, ResumedLayers: outcome.Resumed, Jobs: job.jobs,
+		Seconds: time.Since(start).Seconds(), PeakRSSBytes: peakMemory(), Warnings: append([]string{}, job.plan.Warnings...),
+	}
+	if o.JSON {
+		return printJSON(s.Out, report)
+	}
+	if o.Quiet {
+		return nil
+	}
+	return report.print(s)
+}
+
+// print writes the summary.
+func (r *convertReport) print(s Streams) error {
+	most := slices.MaxFunc(r.Layers, func(a, b convert.Layer) int {
+		switch {
+		case a.DiscardedShare < b.DiscardedShare:
+			return -1
+		case a.DiscardedShare > b.DiscardedShare:
+			return 1
+		}
+		return 0
+	})
+	mean := 0.0
+	for _, l := range r.Layers {
+		mean += l.DiscardedShare / float64(len(r.Layers))
+	}
+	_, err := fmt.Fprintf(s.Out, `%s: %d layers, %s of weights in %s
+cache: %d -> %d floats per token and layer (%.1f %%)
+discarded energy of keys and values: %.3g %% on average, %.3g %% at most (layer %d)
+next: mlaconvert verify %s
+`, r.Target, len(r.Layers), ui.FormatSize(r.WeightsBytes), time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10),
+		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, 100*mean, 100*most.DiscardedShare, most.Layer, r.Target)
+	return err
+}
+
+// newProgress makes the progress of a command; a variable, so that tests can watch it.
+var newProgress = ui.NewProgress
+
+// job is a planned conversion.
+type job struct {
+	src  *checkpoint.Source
+	plan *convert.Plan
+	jobs int
+}
+
+// prepare opens the source, plans the conversion and fills in the options that depend on them. The caller closes the source.
+func prepare(o *convertOptions) (_ *job, err error) {
+	if err := o.Recipe.Check(); err != nil {
+		return nil, usageError{err}
+	}
+	src, err := checkpoint.Open(o.Source)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			src.Close()
+		}
+	}()
+	if o.Out == "" {
+		if o.Out, err = defaultOut(src.Dir()); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := convert.NewPlan(src, o.Recipe)
+	if err != nil {
+		return nil, err
+	}
+	wanted := o.Jobs
+	if wanted == 0 {
+		wanted = runtime.GOMAXPROCS(0)
+		// Half of what is free: the prediction is none of what else will run. Where not even one layer fits, trying is up
+		// to the user.
+		if fit, err := plan.Jobs(wanted, availableMemory()/2); err == nil {
+			wanted = fit
+		} else {
+			wanted = 1
+		}
+	}
+	jobs, err := plan.Jobs(wanted, o.Memory)
+	if err != nil {
+		return nil, err
+	}
+	return &job{src, plan, jobs}, nil
+}
+
+// defaultOut is NAME-mla in the working directory, NAME being that of the source's folder.
+func defaultOut(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if dir == filepath.Dir(dir) {
+		return "", usagef("a source without a folder name needs --out")
+	}
+	return filepath.Base(dir) + "-mla", nil
+}

@@ -1,0 +1,168 @@
+package convert
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/mla"
+	"github.com/mlaconvert/mlaconvert/svd"
+)
+
+// The layout of DeepseekV3ForCausalLM has an RMSNorm between the down- and the up-projection, which mla.Attention has not:
+//
+//	y = w * c~ / sqrt(|c~|^2/r + eps),   c~ = [s c; 0; B] in R^r.
+//
+// The last row of kv_a_proj_with_mqa is zero with the bias B, so that with w = B/sqrt(r) in every place the norm is the
+// identity up to the relative error |s c|^2 / (2 B^2). B and s are powers of two, which every dtype holds exactly and which
+// change no rounding. w is rounded to the dtype of the output; what it became divides kv_b_proj, so that its rounding costs
+// nothing.
+const (
+	// constantChannel is B: large beside the latent, and exact in float16 as well as in bfloat16.
+	constantChannel = 1 << 14
+	// latentBound is what s keeps |s c| below, so that the norm's error stays below 2^-21.
+	latentBound = 1 << 4
+)
+
+// attentionSpecs lists the tensors of a layer's attention, by their names in the layer, in the order in which
+// [attentionTensors] makes them.
+func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
+	t := &arch.MLATensors
+	return []checkpoint.Spec{
+		{Name: t.Q, DType: d, Shape: []int{m.Heads * (m.NoPEDim + m.RopeDim), m.Hidden}},
+		{Name: t.KVDown, DType: d, Shape: []int{m.Rank + m.RopeDim, m.Hidden}},
+		{Name: t.KVDownBias, DType: d, Shape: []int{m.Rank + m.RopeDim}},
+		{Name: t.LatentNorm, DType: d, Shape: []int{m.Rank}},
+		{Name: t.KVUp, DType: d, Shape: []int{m.Heads * (m.NoPEDim + m.VDim), m.Rank}},
+		{Name: t.O, DType: d, Shape: []int{m.Hidden, m.Heads * m.VDim}},
+		{Name: t.OBias, DType: d, Shape: []int{m.Hidden}},
+	}
+}
+
+// attentionTensors writes a layer's attention in the tensors of [attentionSpecs], calling emit with each in turn; data is
+// valid during the call. a has at most m.Rank-1 latent rows. gamma [d] is the weight of the input norm: |x/gamma|^2 = d
+// for every input x of the attention.
+func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit func(name string, data []float32) error) error {
+	t := &arch.MLATensors
+	s := latentScale(a.Down, gamma)
+	w := roundTo(d, float32(constantChannel/math.Sqrt(float64(m.Rank))))
+	gain := float64(w) * math.Sqrt(float64(m.Rank)) / constantChannel
+	var buf buffer
+
+	// The engine multiplies scores by 1/sqrt(nope+rope).
+	scale := a.Scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim))
+	q := buf.zero(m.Heads*(m.NoPEDim+m.RopeDim), m.Hidden)
+	for h := range m.Heads {
+		first := h * (m.NoPEDim + m.RopeDim)
+		q.put(first, scale, a.QNoPE, h*m.NoPEDim, m.NoPEDim)
+		q.put(first+m.NoPEDim, scale, a.QRope, h*m.RopeDim, m.RopeDim)
+	}
+	if err := emit(t.Q, q.data); err != nil {
+		return err
+	}
+
+	down := buf.zero(m.Rank+m.RopeDim, m.Hidden)
+	down.put(0, s, a.Down, 0, a.Rank())
+	down.put(m.Rank, 1, a.KRope, 0, m.RopeDim)
+	if err := emit(t.KVDown, down.data); err != nil {
+		return err
+	}
+	bias := buf.zero(1, m.Rank+m.RopeDim)
+	bias.data[m.Rank-1] = constantChannel
+	if err := emit(t.KVDownBias, bias.data); err != nil {
+		return err
+	}
+	norm := buf.zero(1, m.Rank)
+	for i := range norm.data {
+		norm.data[i] = w
+	}
+	if err := emit(t.LatentNorm, norm.data); err != nil {
+		return err
+	}
+
+	up := buf.zero(m.Heads*(m.NoPEDim+m.VDim), m.Rank)
+	for h := range m.Heads {
+		first := h * (m.NoPEDim + m.VDim)
+		up.put(first, 1/(s*gain), a.UpK, h*m.NoPEDim, m.NoPEDim)
+		up.put(first+m.NoPEDim, 1/(s*gain), a.UpV, h*m.VDim, m.VDim)
+	}
+	if err := emit(t.KVUp, up.data); err != nil {
+		return err
+	}
+
+	o := buf.zero(m.Hidden, m.Heads*m.VDim)
+	o.put(0, 1, a.O, 0, m.Hidden)
+	if err := emit(t.O, o.data); err != nil {
+		return err
+	}
+	oBias := buf.zero(1, m.Hidden)
+	for i, b := range a.Bias {
+		oBias.data[i] = float32(b)
+	}
+	return emit(t.OBias, oBias.data)
+}
+
+// latentScale returns the power of two s for which the largest |s c| that an input can cause is in (latentBound/2,
+// latentBound]: c = D x with |x/gamma| = sqrt(d), so that |c| <= |D diag(gamma)|_2 sqrt(d). The spectral norm is bounded
+// by the largest row sum of the Gram matrix, which is exact for orthogonal rows.
+func latentScale(down svd.Matrix, gamma []float64) float64 {
+	gram := svd.DiagonalMetric(gamma).Congruence(nil, down)
+	most := 0.0
+	for i := range gram.Rows {
+		sum := 0.0
+		for _, v := range gram.Row(i) {
+			sum += math.Abs(v)
+		}
+		most = math.Max(most, sum)
+	}
+	bound := math.Sqrt(most * float64(len(gamma)))
+	if bound == 0 {
+		return 1
+	}
+	return math.Ldexp(1, int(math.Floor(math.Log2(latentBound/bound))))
+}
+
+// roundTo returns x as a tensor of type d holds it.
+func roundTo(d checkpoint.DType, x float32) float32 {
+	var b [4]byte
+	out := []float32{x}
+	switch d {
+	case checkpoint.BF16:
+		checkpoint.Float32ToBF16(b[:], out)
+		checkpoint.BF16ToFloat32(out, b[:])
+	case checkpoint.F16:
+		checkpoint.Float32ToF16(b[:], out)
+		checkpoint.F16ToFloat32(out, b[:])
+	}
+	return out[0]
+}
+
+// buffer is the memory of one float32 matrix after the other.
+type buffer struct{ data []float32 }
+
+// matrix32 is a row-major float32 matrix without padding.
+type matrix32 struct {
+	cols int
+	data []float32
+}
+
+// zero returns a zero matrix in place of the last one.
+func (b *buffer) zero(rows, cols int) matrix32 {
+	n := rows * cols
+	if cap(b.data) < n {
+		b.data = make([]float32, n)
+	}
+	b.data = b.data[:n]
+	clear(b.data)
+	return matrix32{cols, b.data}
+}
+
+// put sets rows row.. to f times count rows of a, from row first on.
+func (m matrix32) put(row int, f float64, a svd.Matrix, first, count int) {
+	for i := range count {
+		to := m.data[(row+i)*m.cols:][:a.Cols]
+		for j, v := range a.Row(first + i) {
+			to[j] = float32(f * v)
+		}
+	}
+}

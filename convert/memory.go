@@ -1,0 +1,70 @@
+package convert
+
+import (
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
+)
+
+// layerMemory is the peak memory of one layer in work, in bytes: with d the hidden width, q and k the rows of the query
+// and of the key projection, s = H*rope the rows of the rotary queries, r the latent rows and n = min(2k, d) the order of
+// the joint eigenproblem, in float64
+//
+//	d (2q + 2k)        the source's Q, K, V, O
+//	d (s + rope)       rotary queries and key
+//	d (k + 2k + 2k)    position-free keys; the weighted stack of keys and values; the same times the metric
+//	8 n^2              the eigenproblem: matrix, vectors, basis and workspace
+//	3 r d + 3 q r      down-projection with its steps; up-projections of the groups and of the heads
+//	q w + 2 k^2        query covariances of head width w; the complex covariance of the keys
+//
+// and in float32 the largest tensor of the output.
+func (p *Plan) layerMemory() int64 {
+	m := p.Source
+	d, w := int64(m.Hidden), int64(m.HeadDim)
+	q, k := int64(m.Heads)*w, int64(m.KVHeads)*w
+	rope := int64(p.Recipe.RopeDim)
+	s := int64(m.Heads) * rope
+	r := int64(p.ContentRank())
+	n := min(2*k, d)
+	doubles := d*(2*q+2*k) + d*(s+rope) + 5*d*k + 8*n*n + 3*r*d + 3*q*r + q*w + 2*k*k
+	var largest int64
+	for _, spec := range attentionSpecs(p.Target, checkpoint.F32) {
+		size := int64(1)
+		for _, x := range spec.Shape {
+			size *= int64(x)
+		}
+		largest = max(largest, 4*size)
+	}
+	return 8*doubles + largest
+}
+
+const (
+	// baseMemory is the program itself, its kernels' packing buffers and the pages of the source in flight.
+	baseMemory = 48 << 20
+	// slack is how much of the live memory the garbage collector lets pile up, with GCPercent, and what the formula leaves out.
+	slack = 1.25
+)
+
+// GCPercent is the garbage collection target that [Plan.PeakMemory] counts on. Collecting often costs nothing here, where
+// memory is a few large matrices.
+const GCPercent = 20
+
+// PeakMemory predicts the peak resident memory of the conversion with the given number of layers at once, in bytes.
+func (p *Plan) PeakMemory(jobs int) int64 {
+	return baseMemory + int64(slack*float64(int64(jobs)*p.layerMemory()))
+}
+
+// Jobs returns how many layers are best converted at once: as many as wanted, or than there are, but no more than fit into
+// limit bytes (0 means no limit). If not even one fits, it is an error.
+func (p *Plan) Jobs(wanted int, limit int64) (int, error) {
+	jobs := max(1, min(wanted, p.Source.Layers))
+	for limit > 0 && jobs > 1 && p.PeakMemory(jobs) > limit {
+		jobs--
+	}
+	if need := p.PeakMemory(jobs); limit > 0 && need > limit {
+		return 0, &checkpoint.Error{
+			Kind: checkpoint.NoSpace, Got: ui.FormatSize(limit) + " of memory", Want: ui.FormatSize(need) + " for one layer at a time",
+			Hint: "allow more with --memory",
+		}
+	}
+	return jobs, nil
+}

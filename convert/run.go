@@ -1,0 +1,344 @@
+package convert
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
+)
+
+// Progress is told how far a conversion has got. Phases follow one another; Done counts up within one.
+type Progress interface {
+	Phase(name string, total int64, unit ui.Unit)
+	Done(done int64)
+}
+
+// RunOptions say where a conversion goes and how it runs. They have no influence on the bytes of the output's tensors.
+type RunOptions struct {
+	// Out is the folder to make.
+	Out string
+	// SourcePath is the source as the user named it, for the record.
+	SourcePath string
+	// Version is the tool's, for the record; an unfinished output of another version is not resumed.
+	Version string
+	// Force replaces an output that exists, Resume continues an unfinished one.
+	Force, Resume bool
+	// Jobs is the number of layers at once, at least 1.
+	Jobs     int
+	Progress Progress
+}
+
+// Outcome is a finished conversion.
+type Outcome struct {
+	Record *Record
+	// Resumed is the number of layers that were taken over from an unfinished run.
+	Resumed int
+}
+
+// Interrupted is the error of a conversion whose context was cancelled.
+type Interrupted struct {
+	Done, Layers int
+	// Kept says that the finished layers are kept for [RunOptions.Resume].
+	Kept bool
+	// Cause is the context's.
+	Cause error
+}
+
+// Error implements error.
+func (e *Interrupted) Error() string {
+	return fmt.Sprintf("interrupted after %d of %d layers", e.Done, e.Layers)
+}
+
+// Unwrap returns the cause.
+func (e *Interrupted) Unwrap() error { return e.Cause }
+
+// Run carries out a plan. Unless it succeeds there is no output. The finished layers of a run that was cancelled, that
+// ran out of disk space, or that was itself a resumption stay for another one; after any other error nothing is left.
+func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
+	// The digests of a large source take minutes, so what can be refused before them is.
+	if err := checkOutput(o); err != nil {
+		return nil, err
+	}
+	record, err := newRecord(ctx, p, o)
+	if err != nil {
+		return nil, interruption(ctx, err, &Interrupted{Layers: p.Source.Layers})
+	}
+	if err := p.checkTiedHead(); err != nil {
+		return nil, err
+	}
+	identity, err := record.identity()
+	if err != nil {
+		return nil, err
+	}
+	w, err := checkpoint.Create(o.Out, p.Layout, checkpoint.WriterOptions{
+		Force: o.Force, Resume: o.Resume, Identity: identity, Extra: p.filesBytes(), Protect: []string{p.src.Dir()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &run{plan: p, writer: w, converter: newConverter(p), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
+	defer func() {
+		if err == nil {
+			return
+		}
+		var full *checkpoint.Error
+		noSpace := errors.As(err, &full) && full.Kind == checkpoint.NoSpace
+		keep := o.Resume || r.units > 0 && (ctx.Err() != nil || noSpace)
+		err = interruption(ctx, err, &Interrupted{Done: r.done, Layers: p.Source.Layers, Kept: keep})
+		err = errors.Join(err, w.Abort(keep))
+	}()
+	resumed, err := r.resume()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.convert(ctx, o.Jobs); err != nil {
+		return nil, err
+	}
+	for _, l := range r.layers {
+		record.Layers = append(record.Layers, *l)
+	}
+	if err := writeFiles(w, p, record); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := w.Commit(); err != nil {
+		return nil, err
+	}
+	return &Outcome{Record: record, Resumed: resumed}, nil
+}
+
+// checkOutput is the part of [checkpoint.Create]'s checks that needs no digest.
+func checkOutput(o RunOptions) error {
+	if _, err := os.Lstat(o.Out); o.Force || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return &checkpoint.Error{Kind: checkpoint.Exists, File: o.Out, Got: "exists already", Hint: "replace it with --force, or choose another output with --out"}
+}
+
+// interruption returns i in place of err if the context is what ended the run.
+func interruption(ctx context.Context, err error, i *Interrupted) error {
+	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	i.Cause = context.Cause(ctx)
+	return i
+}
+
+// identity stands for everything that the output depends on.
+func (r *Record) identity() (string, error) {
+	text, err := json.Marshal(struct {
+		Tool           Tool
+		Recipe         Recipe
+		SHA256, Copied map[string]string
+	}{r.Tool, r.Recipe, r.Source.SHA256, r.Source.Copied})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// checkTiedHead refuses a source that says its head is tied and holds another one: what it computes depends on who loads
+// it.
+func (p *Plan) checkTiedHead() error {
+	names := &p.Source.Family.Tensors
+	head, ok := p.src.Get(names.Head)
+	if !ok || !p.Source.Tied {
+		return nil
+	}
+	differ := func(got string) error {
+		return &checkpoint.Error{
+			Kind: checkpoint.BadSource, File: head.File, Tensor: head.Name, Got: got, Want: "the same as " + names.Embed + ", as tie_word_embeddings in config.json says",
+			Hint: "if it is the head that counts, set tie_word_embeddings to false in config.json",
+		}
+	}
+	embed, err := p.src.Want(names.Embed)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(head.Shape, embed.Shape) {
+		return differ(fmt.Sprintf("shape %v", head.Shape))
+	}
+	defer head.Release()
+	defer embed.Release()
+	const rows = 256
+	var a, b []float32
+	for lo := 0; lo < p.Source.Vocab; lo += rows {
+		hi := min(p.Source.Vocab, lo+rows)
+		if a, err = head.Rows(lo, hi, a); err != nil {
+			return err
+		}
+		if b, err = embed.Rows(lo, hi, b); err != nil {
+			return err
+		}
+		if !slices.Equal(a, b) {
+			return differ("other values")
+		}
+	}
+	return nil
+}
+
+// run is a conversion under way.
+type run struct {
+	plan      *Plan
+	writer    *checkpoint.Writer
+	converter converter
+	progress  Progress
+
+	mu     sync.Mutex
+	layers []*Layer // nil for those to be done
+	done   int      // layers that are
+	units  int      // units in the journal
+}
+
+// resume takes over what an earlier run has finished and returns the number of layers.
+func (r *run) resume() (int, error) {
+	for _, u := range r.plan.units {
+		payload, ok := r.writer.Done(u.name)
+		if !ok {
+			continue
+		}
+		r.units++
+		if u.layer < 0 {
+			continue
+		}
+		r.layers[u.layer] = new(Layer)
+		if err := json.Unmarshal(payload, r.layers[u.layer]); err != nil {
+			return 0, fmt.Errorf("journal: %s: %w", u.name, err)
+		}
+		r.done++
+	}
+	return r.done, nil
+}
+
+// convert does the units that are not done, up to jobs at once. The error is that of the first unit that failed.
+func (r *run) convert(ctx context.Context, jobs int) error {
+	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
+	r.progress.Done(int64(r.done))
+	if r.converter.sequential() {
+		jobs = 1
+	}
+	engine := blas.New(max(1, runtime.GOMAXPROCS(0)/jobs))
+	var todo []*unit
+	for _, u := range r.plan.units {
+		if _, ok := r.writer.Done(u.name); !ok {
+			todo = append(todo, u)
+		}
+	}
+	return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.unit(ctx, engine, todo[i]) })
+}
+
+// unit writes one unit of the output and enters it in the journal.
+func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
+	var payload []byte
+	var record *Layer
+	if u.layer >= 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var err error
+		if record, err = r.attention(e, u); err != nil {
+			return err
+		}
+		if payload, err = json.Marshal(record); err != nil {
+			return fmt.Errorf("%s: %w", u.name, err)
+		}
+	}
+	for _, s := range u.specs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		from, ok := u.copies[s.Name]
+		if !ok {
+			continue
+		}
+		if err := r.writer.CopyFrom(s.Name, from); err != nil {
+			return err
+		}
+	}
+	if err := r.writer.MarkDone(u.name, payload, u.names()...); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.units++
+	if record != nil {
+		r.layers[u.layer] = record
+		r.done++
+		r.progress.Done(int64(r.done))
+	}
+	return nil
+}
+
+// attention converts and writes the attention of a layer.
+func (r *run) attention(e *blas.Engine, u *unit) (*Layer, error) {
+	p := r.plan
+	converted, err := r.converter.convert(e, u.layer, p.ContentRank())
+	if err != nil {
+		return nil, err
+	}
+	err = attentionTensors(p.Target, converted.attention, converted.inputNorm, p.TargetDType(), func(name string, data []float32) error {
+		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
+	})
+	return &converted.record, err
+}
+
+// filesBytes bounds the size of what is written besides tensors: copied files, configuration, record and model card.
+func (p *Plan) filesBytes() int64 {
+	size := int64(1<<16) + 1<<10*int64(p.Source.Layers)
+	for _, f := range p.Files {
+		if f.Copied {
+			size += f.Bytes
+		}
+	}
+	return size
+}
+
+// writeFiles writes everything that is no tensor.
+func writeFiles(w *checkpoint.Writer, p *Plan, record *Record) error {
+	config, err := p.Target.MarshalConfig(configDType[p.TargetDType()])
+	if err != nil {
+		return fmt.Errorf("config.json: %w", err)
+	}
+	if err := w.WriteFile("config.json", config); err != nil {
+		return err
+	}
+	text, err := marshal(record)
+	if err != nil {
+		return fmt.Errorf("%s: %w", RecordFile, err)
+	}
+	if err := w.WriteFile(RecordFile, text); err != nil {
+		return err
+	}
+	if err := w.WriteFile("README.md", modelCard(p, record)); err != nil {
+		return err
+	}
+	for _, f := range p.Files {
+		if !f.Copied {
+			continue
+		}
+		if err := w.CopyFile(filepath.Join(p.src.Dir(), f.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configDType is how config.json names the dtypes.
+var configDType = map[checkpoint.DType]string{
+	checkpoint.F32: "float32", checkpoint.F16: "float16", checkpoint.BF16: "bfloat16",
+}
