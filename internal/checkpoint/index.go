@@ -95,12 +95,12 @@ func shardNumber(name string) (prefix string, i, n int, ok bool) {
 	if !isWeights || !ok1 || !ok2 || len(first) < 5 || len(first) != len(last) {
 		return "", 0, 0, false
 	}
-	i, err1 := strconv.Atoi(first)
-	n, err2 := strconv.Atoi(last)
-	if err1 != nil || err2 != nil || i < 1 || i > n {
+	a, err1 := strconv.ParseUint(first, 10, 31)
+	b, err2 := strconv.ParseUint(last, 10, 31)
+	if err1 != nil || err2 != nil || a < 1 || a > b {
 		return "", 0, 0, false
 	}
-	return prefix, i, n, true
+	return prefix, int(a), int(b), true
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
