@@ -2,48 +2,103 @@ package svd
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/blas/blas64"
-	"gonum.org/v1/gonum/lapack"
-	"gonum.org/v1/gonum/lapack/lapack64"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	lapackgonum "gonum.org/v1/gonum/lapack/gonum"
 )
 
-// EigSym returns all eigenpairs of the symmetric matrix c. Only its lower
-// triangle is read.
+// EigSym returns all eigenpairs of the symmetric matrix c, of which only the
+// lower triangle is read: reduction to tridiagonal form, divide and conquer,
+// back-transformation, with GEMM for all but half of the reduction.
 func EigSym(c Matrix, opt Options) (*Eigen, error) {
+	return eigSymTop(orShared(opt.Engine), c, c.Rows)
+}
+
+// eigSymTop is EigSym for the want largest eigenvalues and their vectors.
+func eigSymTop(e *blas.Engine, c Matrix, want int) (*Eigen, error) {
 	c.checkSquare()
 	n := c.Rows
-	e := &Eigen{Values: make([]float64, n), Vectors: NewMatrix(n, n), Converged: true}
 	if n == 0 {
-		return e, nil
+		return &Eigen{Vectors: NewMatrix(0, 0), Converged: true}, nil
 	}
-	if _, err := c.maxAbs(); err != nil {
+	t, unit, err := tridiagonalise(e, c)
+	if err != nil {
 		return nil, err
 	}
-	stride := n + 8 // gonum is many times slower on rows that are a power of two apart
-	w := Matrix{Rows: n, Cols: n, Stride: stride, Data: make([]float64, n*stride)}
-	w.copyFrom(c)
-	s := blas64.Symmetric{N: n, Stride: stride, Data: w.Data, Uplo: blas.Lower}
-	work := []float64{0}
-	lapack64.Syev(lapack.EVCompute, s, e.Values, work, -1)
-	work = make([]float64, int(work[0]))
-	if !lapack64.Syev(lapack.EVCompute, s, e.Values, work, len(work)) {
-		return nil, fmt.Errorf("%w: eigenvalues of a %d x %d matrix", ErrNoConvergence, n, n)
+	values, zt, err := tridiagonalEigen(e, t.d, slices.Clone(t.e), want)
+	if err != nil {
+		return nil, fmt.Errorf("%w of order %d", err, n)
 	}
-	for j := range n {
-		for i := range n {
-			e.Vectors.Set(i, j, w.At(i, n-1-j))
+	t.applyQ(e, zt)
+	positiveRows(zt)
+
+	out := &Eigen{Values: values[n-want:], Vectors: NewMatrix(n, want), Converged: true}
+	for i := range n {
+		out.Trace += c.At(i, i)
+	}
+	slices.Reverse(out.Values)
+	scale(unit, out.Values)
+	reverseRows(zt)
+	transposeInto(out.Vectors, zt)
+	return out, nil
+}
+
+// eigenvalues returns all eigenvalues of c, descending, by the root-free QL
+// method on its tridiagonal form.
+func eigenvalues(e *blas.Engine, c Matrix) ([]float64, error) {
+	c.checkSquare()
+	if c.Rows == 0 {
+		return nil, nil
+	}
+	t, unit, err := tridiagonalise(e, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range [][]float64{t.d, t.e} {
+		for i, v := range x {
+			// Beside a norm of one these are zeros, and gonum 0.17's Dsterf panics
+			// on a block that it has to scale up.
+			if math.Abs(v) < 1e-100 {
+				x[i] = 0
+			}
 		}
 	}
-	for i, j := 0, n-1; i < j; i, j = i+1, j-1 {
-		e.Values[i], e.Values[j] = e.Values[j], e.Values[i]
+	if ok := (lapackgonum.Implementation{}).Dsterf(c.Rows, t.d, t.e); !ok {
+		return nil, fmt.Errorf("%w: eigenvalues of order %d", ErrNoConvergence, c.Rows)
 	}
-	for i, v := range e.Values {
-		e.Trace += v
-		if leadingSign(e.Vectors, i) < 0 {
-			negateColumn(e.Vectors, i)
-		}
+	slices.Reverse(t.d)
+	scale(unit, t.d)
+	return t.d, nil
+}
+
+// tridiagonalise reduces a copy of the lower triangle of c, scaled by a power of
+// two to elements below one. T times unit is similar to c.
+func tridiagonalise(e *blas.Engine, c Matrix) (t *tridiagonal, unit float64, err error) {
+	big, err := c.lowerMaxAbs()
+	if err != nil {
+		return nil, 0, err
 	}
-	return e, nil
+	inv, unit := powerOfTwoScale(big)
+	n := c.Rows
+	stride := n
+	if stride%64 == 0 { // rows a multiple of 512 bytes apart share few cache sets
+		stride += 8
+	}
+	a := Matrix{Rows: n, Cols: n, Stride: stride, Data: make([]float64, n*stride)}
+	transposeInto(a, c)
+	for i := range n {
+		scale(inv, a.Row(i)[i:])
+	}
+	return reduceTridiagonal(e, a), unit, nil
+}
+
+func reverseRows(a Matrix) {
+	tmp := make([]float64, a.Cols)
+	for i, j := 0, a.Rows-1; i < j; i, j = i+1, j-1 {
+		copy(tmp, a.Row(i))
+		copy(a.Row(i), a.Row(j))
+		copy(a.Row(j), tmp)
+	}
 }

@@ -153,10 +153,19 @@ func (a Matrix) checkSquare() {
 
 // maxAbs returns the largest |a_ij|, or an error that names the first element
 // that is not finite.
-func (a Matrix) maxAbs() (float64, error) {
+func (a Matrix) maxAbs() (float64, error) { return a.maxAbsWhere(false) }
+
+// lowerMaxAbs is maxAbs over the lower triangle.
+func (a Matrix) lowerMaxAbs() (float64, error) { return a.maxAbsWhere(true) }
+
+func (a Matrix) maxAbsWhere(lower bool) (float64, error) {
 	var m float64
 	for i := range a.Rows {
-		for j, v := range a.Row(i) {
+		row := a.Row(i)
+		if lower {
+			row = row[:i+1]
+		}
+		for j, v := range row {
 			v = math.Abs(v)
 			if !(v <= math.MaxFloat64) {
 				return 0, fmt.Errorf("%w: %v at row %d, column %d", ErrNotFinite, a.At(i, j), i, j)

@@ -53,17 +53,19 @@ func naiveTrace(a Matrix) float64 {
 }
 
 func oracleEigenvalues(c Matrix) []float64 {
-	var f mat.EigenSym
+	inv, unit := powerOfTwoScale(max(mat.Max(c.Dense()), -mat.Min(c.Dense()))) // gonum 0.17 panics on tiny elements
 	s := mat.NewSymDense(c.Rows, nil)
 	for i := range c.Rows {
 		for j := range i + 1 {
-			s.SetSym(i, j, c.At(i, j))
+			s.SetSym(i, j, inv*c.At(i, j))
 		}
 	}
-	if !f.Factorize(s, false) {
+	var f mat.EigenSym
+	if !f.Factorize(s, true) {
 		panic("oracle did not converge")
 	}
 	v := f.Values(nil)
+	scale(unit, v)
 	for i, j := 0, len(v)-1; i < j; i, j = i+1, j-1 {
 		v[i], v[j] = v[j], v[i]
 	}
