@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Converts the models of testdata/ and checks the results against stock transformers. Needs Go, Python 3.10 or later and, the first
+# time, the Python package index and some 6 GB of disk: the environment is kept under the user's cache folder.
+#   PYTHON=python3.12 interop/run.sh     with another interpreter
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+building=
+trap 'rm -rf "$work" ${building:+"$building"}' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The name changes with whatever makes an environment another one, so a stale one is never used.
+key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; cat interop/requirements.txt; } | sha256sum | cut -c1-16)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlaconvert
+env=$cache/interop-$key
+if [[ ! -x $env/bin/python ]]; then
+    mkdir -p "$cache"
+    building=$(mktemp -d "$cache/building-XXXXXX")
+    echo "installing interop/requirements.txt into $env" >&2
+    "$python" -m venv "$building"
+    "$building/bin/python" -m pip install --quiet --no-cache-dir --disable-pip-version-check -r interop/requirements.txt >&2
+    "$building/bin/python" -c 'import torch, transformers'
+    # Whole or absent: where another run was faster, its environment serves and this one goes with the trap.
+    mv -T "$building" "$env" 2>/dev/null || [[ -x $env/bin/python ]]
+    [[ -d $building ]] || building=
+fi
+py=$env/bin/python
+
+go build -o "$work/mlaconvert" .
+go build -o "$work/dump" ./interop/dump
+
+"$py" interop/variants.py testdata/gqa "$work/variants"
+
+# make_case NAME SRC IDS: a case folder as check_transformers.py describes it.
+cases=()
+make_case() {
+    local name=$1 src=$2 ids=$3 case=$work/cases/$1
+    mkdir -p "$case"
+    cp -r "$src" "$case/source"
+    cp "$ids" "$case/ids.npy"
+    "$work/mlaconvert" convert "$case/source" --out "$case/mla" --rank 48 --rope-dim 16 --dtype f32 --quiet
+    "$work/dump" "$case/source" "$case/ids.npy" "$case/source_logits.npy"
+    "$work/dump" "$case/mla" "$case/ids.npy" "$case/mla_logits.npy"
+    cases+=("$case")
+}
+make_case gqa testdata/gqa testdata/gqa/golden/ids.npy
+make_case mha testdata/mha testdata/mha/golden/ids.npy
+for name in llama3 linear mistral; do
+    make_case "$name" "$work/variants/$name" testdata/gqa/golden/ids.npy
+done
+
+"$py" interop/check_transformers.py "${cases[@]}"
