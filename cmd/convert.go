@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -152,8 +153,14 @@ next: mlaconvert verify %s
 	return err
 }
 
-// newProgress makes the progress of a command; a variable, so that tests can watch it.
-var newProgress = ui.NewProgress
+// progress is what commands report to.
+type progress interface {
+	convert.Progress
+	End()
+}
+
+// newProgress makes the progress of a command; a variable, so that tests can interrupt a command at a known moment.
+var newProgress = func(w io.Writer, quiet bool) progress { return ui.NewProgress(w, quiet) }
 
 // job is a planned conversion.
 type job struct {

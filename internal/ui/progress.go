@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -99,7 +100,7 @@ func (p *Progress) Done(done int64) {
 	now := p.now()
 	tenth := 10 * done / p.total
 	if tenth > p.tenth && now.Sub(p.shown) >= lineEvery {
-		fmt.Fprintf(p.w, "%s: %s of %s (%d %%)\n", p.name, p.amount(done), p.amount(p.total), 100*done/p.total)
+		fmt.Fprintf(p.w, "%s: %s of %s (%d %%)\n", p.name, p.number(done), p.amount(p.total), 100*done/p.total)
 		p.tenth, p.shown = tenth, now
 	}
 }
@@ -135,9 +136,16 @@ func (p *Progress) end() {
 	}
 }
 
+func (p *Progress) number(n int64) string {
+	if p.unit == Bytes {
+		return FormatSize(n)
+	}
+	return strconv.FormatInt(n, 10)
+}
+
 func (p *Progress) amount(n int64) string {
 	if p.unit == Bytes {
 		return FormatSize(n)
 	}
-	return fmt.Sprintf("%d %s", n, p.unit)
+	return p.number(n) + " " + string(p.unit)
 }

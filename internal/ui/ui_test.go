@@ -58,8 +58,10 @@ func TestLines(t *testing.T) {
 	p.Done(2.3e6)
 	p.Note("a note")
 	p.Phase("converting", 3, "layers")
+	now = now.Add(lineEvery)
+	p.Done(2)
 	p.End()
-	want := "hashing: 4.00 MB\nhashing: 2.00 MB of 4.00 MB (50 %)\na note\nconverting: 3 layers\n"
+	want := "hashing: 4.00 MB\nhashing: 2.00 MB of 4.00 MB (50 %)\na note\nconverting: 3 layers\nconverting: 2 of 3 layers (66 %)\n"
 	if out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
