@@ -28,8 +28,8 @@ func Cholesky(e *blas.Engine, a Matrix) (l Matrix, pivot int, ok bool) {
 		diag, left := l.Slice(j, j+w, j, j+w), l.Slice(j, j+w, 0, j)
 		below := l.Slice(j+w, n, j, j+w)
 		if j > 0 {
-			gemm(e, false, true, -1, left, left, 1, diag)
-			gemm(e, false, true, -1, l.Slice(j+w, n, 0, j), left, 1, below)
+			Gemm(e, false, true, -1, left, left, 1, diag)
+			Gemm(e, false, true, -1, l.Slice(j+w, n, 0, j), left, 1, below)
 		}
 		if p, ok := cholUnblocked(diag); !ok {
 			return l, j + p, false

@@ -225,7 +225,7 @@ func (s *divider) multiplyHalf(e *blas.Engine, q Matrix, kept, kind []int, skip,
 			to[j] = from[u]
 		}
 	}
-	gemm(e, false, false, 1, c, rows, 0, prod.Slice(first, k, c0, c1))
+	Gemm(e, false, false, 1, c, rows, 0, prod.Slice(first, k, c0, c1))
 }
 
 // deflate splits the rows of D + rho z z^T into those the secular equation

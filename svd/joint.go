@@ -13,6 +13,11 @@ type Block struct {
 	Q Metric // order m_i
 }
 
+// Energy returns tr(Q A C A^T), what the block costs if nothing of it is kept.
+func (b Block) Energy(e *blas.Engine, c Metric) float64 {
+	return b.Q.Inner(c.Congruence(e, b.A))
+}
+
 // JointFactors is the best rank-r factorization of a weighted joint stack.
 type JointFactors struct {
 	Down Matrix   // r x d; Down C Down^T = I on the first Rank rows, the rest are zero
@@ -79,15 +84,15 @@ func Joint(blocks []Block, c Metric, rank int, opt Options) (*JointFactors, erro
 	readout := c.rightApply(e, down) // r x d; Up_i = A_i C Down^T
 	for _, b := range blocks {
 		up := NewMatrix(b.A.Rows, rank)
-		gemm(e, false, true, 1, b.A, readout, 0, up.Slice(0, up.Rows, 0, f.Rank))
+		Gemm(e, false, true, 1, b.A, readout, 0, up.Slice(0, up.Rows, 0, f.Rank))
 		f.Up = append(f.Up, up)
 	}
 
-	weightedUp := product(e, false, true, stack, readout)
+	weightedUp := Product(e, false, true, stack, readout)
 	f.Captured = energy(weightedUp)
 	f.Discarded = max(0, f.Total-f.Captured)
 	if f.Discarded < 1e-6*f.Total { // the difference would be mostly rounding
-		gemm(e, false, false, -1, weightedUp, down, 1, stack)
+		Gemm(e, false, false, -1, weightedUp, down, 1, stack)
 		f.Discarded = max(0, innerProduct(stack, c.rightApply(e, stack)))
 		f.Captured = f.Total - f.Discarded
 	}
@@ -149,7 +154,7 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error
 	left := stack.Rows <= c.n
 	var m, k, l Matrix
 	if left {
-		m = product(e, false, true, c.rightApply(e, stack), stack)
+		m = Product(e, false, true, c.rightApply(e, stack), stack)
 		symmetrise(m)
 	} else {
 		k = NewMatrix(c.n, c.n)
@@ -161,7 +166,7 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error
 		if l, err = c.rightFactor(e, eye(c.n)); err != nil {
 			return nil, fmt.Errorf("right metric: %w", err)
 		}
-		m = product(e, true, false, l, kl)
+		m = Product(e, true, false, l, kl)
 		symmetrise(m)
 	}
 	eig, err := TopEigen(m, rank, opt)
@@ -175,9 +180,9 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error
 	v := eig.Vectors.Slice(0, m.Rows, 0, useful)
 	var y Matrix
 	if left {
-		y = product(e, true, false, v, stack)
+		y = Product(e, true, false, v, stack)
 	} else {
-		y = product(e, true, false, product(e, false, false, l, v), k)
+		y = Product(e, true, false, Product(e, false, false, l, v), k)
 	}
 	for i := range useful {
 		f := 1 / eig.Values[i]
@@ -196,7 +201,7 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error
 // ones before them to working precision end the result.
 func orthonormalise(e *blas.Engine, y Matrix, c Metric) Matrix {
 	for range 2 { // twice, as in CholeskyQR2
-		n := product(e, false, true, c.rightApply(e, y), y)
+		n := Product(e, false, true, c.rightApply(e, y), y)
 		t, pivot, ok := Cholesky(e, n)
 		if !ok {
 			y = y.Slice(0, pivot, 0, y.Cols)

@@ -2,8 +2,9 @@ package svd
 
 import "github.com/mlaconvert/mlaconvert/internal/blas"
 
-// gemm computes C <- alpha op(A) op(B) + beta C.
-func gemm(e *blas.Engine, transA, transB bool, alpha float64, a, b Matrix, beta float64, c Matrix) {
+// Gemm computes C <- alpha op(A) op(B) + beta C. A nil engine means the
+// shared one.
+func Gemm(e *blas.Engine, transA, transB bool, alpha float64, a, b Matrix, beta float64, c Matrix) {
 	m, k := a.Rows, a.Cols
 	if transA {
 		m, k = k, m
@@ -18,11 +19,12 @@ func gemm(e *blas.Engine, transA, transB bool, alpha float64, a, b Matrix, beta 
 	if m == 0 || n == 0 {
 		return
 	}
-	e.Dgemm(transA, transB, m, n, k, alpha, a.Data, a.Stride, b.Data, b.Stride, beta, c.Data, c.Stride)
+	orShared(e).Dgemm(transA, transB, m, n, k, alpha, a.Data, a.Stride, b.Data, b.Stride, beta, c.Data, c.Stride)
 }
 
-// product returns op(A) op(B) as a new matrix.
-func product(e *blas.Engine, transA, transB bool, a, b Matrix) Matrix {
+// Product returns op(A) op(B) as a new matrix. A nil engine means the shared
+// one.
+func Product(e *blas.Engine, transA, transB bool, a, b Matrix) Matrix {
 	m, n := a.Rows, b.Cols
 	if transA {
 		m = a.Cols
@@ -31,7 +33,7 @@ func product(e *blas.Engine, transA, transB bool, a, b Matrix) Matrix {
 		n = b.Rows
 	}
 	c := NewMatrix(m, n)
-	gemm(e, transA, transB, 1, a, b, 0, c)
+	Gemm(e, transA, transB, 1, a, b, 0, c)
 	return c
 }
 

@@ -156,7 +156,7 @@ func (m Metric) leftApply(e *blas.Engine, a, dst Matrix) error {
 	if err != nil {
 		return err
 	}
-	gemm(e, true, false, f, l, a, 0, dst)
+	Gemm(e, true, false, f, l, a, 0, dst)
 	return nil
 }
 
@@ -171,7 +171,7 @@ func (m Metric) rightFactor(e *blas.Engine, x Matrix) (Matrix, error) {
 		return Matrix{}, err
 	}
 	y := NewMatrix(x.Rows, l.Cols)
-	gemm(e, false, false, f, x, l, 0, y)
+	Gemm(e, false, false, f, x, l, 0, y)
 	return y, nil
 }
 
@@ -180,9 +180,9 @@ func (m Metric) rightApply(e *blas.Engine, x Matrix) Matrix {
 	y := NewMatrix(x.Rows, m.n)
 	switch {
 	case m.gram != nil:
-		gemm(e, false, false, m.scale, x, *m.gram, 0, y)
+		Gemm(e, false, false, m.scale, x, *m.gram, 0, y)
 	case m.factor != nil:
-		gemm(e, false, true, m.scale, product(e, false, false, x, *m.factor), *m.factor, 0, y)
+		Gemm(e, false, true, m.scale, Product(e, false, false, x, *m.factor), *m.factor, 0, y)
 	default:
 		return m.scaleColumns(m.scaleColumns(x, 1), m.scale)
 	}
@@ -202,4 +202,33 @@ func (m Metric) scaleColumns(x Matrix, f float64) Matrix {
 		}
 	}
 	return y
+}
+
+// Congruence returns A C A^T for A m x n, as a new m x m matrix. A nil
+// engine means the shared one.
+func (m Metric) Congruence(e *blas.Engine, a Matrix) Matrix {
+	e = orShared(e)
+	return Product(e, false, true, m.rightApply(e, a), a)
+}
+
+// Inner returns tr(C X) for a symmetric n x n matrix X.
+func (m Metric) Inner(x Matrix) float64 {
+	if x.Rows != m.n || x.Cols != m.n {
+		panic(badShape)
+	}
+	switch {
+	case m.gram != nil:
+		return m.scale * innerProduct(*m.gram, x)
+	case m.factor != nil:
+		return m.scale * innerProduct(*m.factor, Product(nil, false, false, x, *m.factor))
+	}
+	var s float64
+	for i := range m.n {
+		v := x.At(i, i)
+		if m.diag != nil {
+			v *= m.diag[i] * m.diag[i]
+		}
+		s += v
+	}
+	return m.scale * s
 }

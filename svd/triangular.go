@@ -47,12 +47,12 @@ func solveLeft(e *blas.Engine, l Matrix, trans bool, b Matrix) {
 	b1, b2 := b.Slice(0, h, 0, b.Cols), b.Slice(h, n, 0, b.Cols)
 	if trans {
 		solveLeft(e, l22, true, b2)
-		gemm(e, true, false, -1, l21, b2, 1, b1)
+		Gemm(e, true, false, -1, l21, b2, 1, b1)
 		solveLeft(e, l11, true, b1)
 		return
 	}
 	solveLeft(e, l11, false, b1)
-	gemm(e, false, false, -1, l21, b1, 1, b2)
+	Gemm(e, false, false, -1, l21, b1, 1, b2)
 	solveLeft(e, l22, false, b2)
 }
 
@@ -89,12 +89,12 @@ func solveRight(e *blas.Engine, l Matrix, trans bool, b Matrix) {
 	b1, b2 := b.Slice(0, b.Rows, 0, h), b.Slice(0, b.Rows, h, n)
 	if trans {
 		solveRight(e, l11, true, b1)
-		gemm(e, false, true, -1, b1, l21, 1, b2)
+		Gemm(e, false, true, -1, b1, l21, 1, b2)
 		solveRight(e, l22, true, b2)
 		return
 	}
 	solveRight(e, l22, false, b2)
-	gemm(e, false, false, -1, b2, l21, 1, b1)
+	Gemm(e, false, false, -1, b2, l21, 1, b1)
 	solveRight(e, l11, false, b1)
 }
 

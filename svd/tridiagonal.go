@@ -91,7 +91,7 @@ func updateTrailing(e *blas.Engine, a Matrix, p, width int, pairs, swapped Matri
 	n := a.Rows
 	for i := p + width; i < n; i += blockRows {
 		h := min(blockRows, n-i)
-		gemm(e, true, false, -1, pairs.Slice(0, 2*panelWidth, i, i+h), swapped.Slice(0, 2*panelWidth, i, n), 1, a.Slice(i, i+h, i, n))
+		Gemm(e, true, false, -1, pairs.Slice(0, 2*panelWidth, i, i+h), swapped.Slice(0, 2*panelWidth, i, n), 1, a.Slice(i, i+h, i, n))
 	}
 }
 
@@ -131,8 +131,8 @@ func (t *tridiagonal) applyQ(e *blas.Engine, zt Matrix) {
 		// H_p ... H_{p+width-1} = I - V^T F V (rows v), so Z^T <- Z^T - ((Z^T V^T) F^T) V.
 		f := blockReflector(e, vb, t.tau[p:p+width])
 		z := zt.Slice(0, zt.Rows, p+1, n)
-		x := product(e, false, true, product(e, false, true, z, vb), f)
-		gemm(e, false, false, -1, x, vb, 1, z)
+		x := Product(e, false, true, Product(e, false, true, z, vb), f)
+		Gemm(e, false, false, -1, x, vb, 1, z)
 	}
 }
 
