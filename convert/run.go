@@ -294,7 +294,8 @@ func (r *run) attention(e *blas.Engine, u *unit) (*Layer, error) {
 	err = attentionTensors(p.Target, converted.attention, converted.inputNorm, p.TargetDType(), func(name string, data []float32) error {
 		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
 	})
-	return &converted.record, err
+	record := converted.record // a copy: its address would keep the whole layer
+	return &record, err
 }
 
 // filesBytes bounds the size of what is written besides tensors: copied files, configuration, record and model card.
