@@ -111,11 +111,7 @@ func groupQueries(s *Source, queries []svd.Matrix, g int) svd.Matrix {
 		if s.Group(h) != g {
 			continue
 		}
-		for i := range q.Rows {
-			for j, v := range q.Row(i) {
-				sum.Row(i)[j] += v
-			}
-		}
+		accumulate(sum, q)
 	}
 	return sum
 }

@@ -37,6 +37,12 @@ type SlotOptions struct {
 	Method SlotMethod
 	// QueryPower is the power of the queries' energy that weights each head and frequency; 0 weights all alike.
 	QueryPower float64
+	// Matched lets a slot start from its own frequency alone; otherwise it starts from all frequencies nearest its own.
+	Matched bool
+	// Distances, if not nil, refines queries and keys over all frequencies together, for these distances; Sweeps is how
+	// often the keys are refined too.
+	Distances Distances
+	Sweeps    int
 }
 
 // keyCovariance is C_k = E[k k^*] over the G*F complex keys of a layer, [G*F, G*F], for inputs of the given covariance.
@@ -83,7 +89,7 @@ func FindSlots(s *Source, frequencies []float64, input svd.Metric, queries []svd
 	for g := range out.Query {
 		out.Query[g] = svd.NewCMatrix(len(frequencies), pairs)
 	}
-	for _, b := range bundle(s.Frequencies, frequencies) {
+	for _, b := range bundle(s.Frequencies, frequencies, o.Matched) {
 		// The members are all pairs of the bundle's source frequencies, over every KV head.
 		var members []int
 		for g := range s.KVHeads {
@@ -122,7 +128,10 @@ func FindSlots(s *Source, frequencies []float64, input svd.Metric, queries []svd
 			}
 		}
 	}
-	return out, nil
+	if o.Distances == nil {
+		return out, nil
+	}
+	return out, out.refine(s, covariance, energy, o.Distances, o.Sweeps)
 }
 
 // floor keeps weights away from zero relative to the largest, so that they can be divided by.
@@ -143,8 +152,9 @@ func floor(w []float64) {
 type bundled struct{ source, slots []int }
 
 // bundle assigns every source frequency to the slot frequency nearest in logarithm (both descending). Slots of equal
-// frequency form one bundle; a slot to which nothing is nearest stays empty.
-func bundle(source, slots []float64) []bundled {
+// frequency form one bundle; a slot to which nothing is nearest stays empty. Matched leaves out source frequencies that are
+// no slot's own.
+func bundle(source, slots []float64, matched bool) []bundled {
 	var out []bundled
 	for s, w := range slots {
 		if len(out) > 0 && slots[out[len(out)-1].slots[0]] == w {
@@ -161,7 +171,9 @@ func bundle(source, slots []float64) []bundled {
 				best, least = i, d
 			}
 		}
-		out[best].source = append(out[best].source, f)
+		if !matched || least < 1e-6 {
+			out[best].source = append(out[best].source, f)
+		}
 	}
 	kept := out[:0]
 	for _, b := range out {

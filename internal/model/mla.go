@@ -96,15 +96,33 @@ func (a *MLA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
 		start, n := b.Starts[lo], part.Tokens()
 		s := a.project(e, &part, h[start*hidden:])
 		out := make([]float32, n*a.O.In)
-		e.For(part.Sequences()*a.Heads, func(i int) {
-			seq, hd := i/a.Heads, i%a.Heads
-			first := part.Starts[seq]
-			a.head(s, first, part.Starts[seq+1]-first, hd).forward(out[first*a.O.In+hd*a.VDim:], a.O.In)
-		})
-		to := y[start*hidden : (start+n)*hidden]
-		a.O.Apply(e, n, out, a.O.In, 0, to, hidden)
-		addBias(e, n, to, a.OBias)
+		a.attend(e, &part, s, out)
+		a.output(e, n, out, y[start*hidden:(start+n)*hidden])
 	})
+}
+
+// HeadOutputs sets out [tokens, Heads*VDim] to the heads' outputs for the normed input h [tokens, hidden]: the input of
+// the output projection.
+func (a *MLA) HeadOutputs(e *blas.Engine, b *Batch, h, out []float32) {
+	b.groups(groupTokens, func(lo, hi int) {
+		part := b.Slice(lo, hi)
+		start := b.Starts[lo]
+		a.attend(e, &part, a.project(e, &part, h[start*a.O.Out:]), out[start*a.O.In:])
+	})
+}
+
+func (a *MLA) attend(e *blas.Engine, b *Batch, s *mlaStates, out []float32) {
+	e.For(b.Sequences()*a.Heads, func(i int) {
+		seq, hd := i/a.Heads, i%a.Heads
+		first := b.Starts[seq]
+		a.head(s, first, b.Starts[seq+1]-first, hd).forward(out[first*a.O.In+hd*a.VDim:], a.O.In)
+	})
+}
+
+// output sets y [n, hidden] to the projection of the heads' outputs.
+func (a *MLA) output(e *blas.Engine, n int, out, y []float32) {
+	a.O.Apply(e, n, out, a.O.In, 0, y, a.O.Out)
+	addBias(e, n, y[:n*a.O.Out], a.OBias)
 }
 
 func addBias(e *blas.Engine, n int, y, bias []float32) {

@@ -27,17 +27,6 @@ func double(w Weight) svd.Matrix {
 	return m
 }
 
-func rows(m svd.Matrix, keep func(i int) bool) svd.Matrix {
-	out := svd.Matrix{Cols: m.Cols, Stride: m.Cols}
-	for i := range m.Rows {
-		if keep(i) {
-			out.Rows++
-			out.Data = append(out.Data, m.Row(i)...)
-		}
-	}
-	return out
-}
-
 func testFrequencies(pairs int) []float64 {
 	out := make([]float64, pairs)
 	for i := range out {
@@ -118,21 +107,27 @@ func randomMLA(r *rand.Rand) *MLA {
 	return a
 }
 
-// reference is the float64 form of an MLA without latent norm.
+// reference is the float64 form of an MLA, whose latent norm, if any, is left out.
 func reference(a *MLA) *mla.Attention {
-	dim, kv := a.qkDim(), a.NoPEDim+a.VDim
-	q, down, up := double(a.Q), double(a.KVDown), double(a.KVUp)
-	ref := &mla.Attention{
-		Heads: a.Heads, NoPEDim: a.NoPEDim, RopeDim: a.RopeDim, VDim: a.VDim, Frequencies: a.Frequencies,
-		QNoPE: rows(q, func(i int) bool { return i%dim < a.NoPEDim }), QRope: rows(q, func(i int) bool { return i%dim >= a.NoPEDim }),
-		Down: rows(down, func(i int) bool { return i < a.Rank }), KRope: rows(down, func(i int) bool { return i >= a.Rank }),
-		UpK: rows(up, func(i int) bool { return i%kv < a.NoPEDim }), UpV: rows(up, func(i int) bool { return i%kv >= a.NoPEDim }),
-		O: double(a.O), Scale: 1 / math.Sqrt(float64(dim)),
+	plain := *a
+	plain.LatentNorm = nil
+	return plain.ToAttention()
+}
+
+// TestFromAttention: to float64 and back is the identity, and the scale of the scores moves into the queries.
+func TestFromAttention(t *testing.T) {
+	a := randomMLA(rand.New(rand.NewPCG(10, 4)))
+	m := a.ToAttention()
+	back := FromAttention(m)
+	for i, pair := range [][2]Weight{{a.Q, back.Q}, {a.KVDown, back.KVDown}, {a.KVUp, back.KVUp}, {a.O, back.O}} {
+		for j, v := range pair[0].F32 {
+			if math.Abs(float64(v-pair[1].F32[j])) > 1e-6 {
+				t.Fatalf("weight %d, element %d: %g became %g", i, j, v, pair[1].F32[j])
+			}
+		}
 	}
-	for _, v := range a.OBias {
-		ref.Bias = append(ref.Bias, float64(v))
-	}
-	return ref
+	m.Scale *= 1.5
+	compare(t, FromAttention(m), a.O.Out, m.Expanded)
 }
 
 func TestMLA(t *testing.T) {

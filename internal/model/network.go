@@ -151,7 +151,7 @@ func (n *Network) Embed(b *Batch) ([]float32, error) {
 	}
 	x := make([]float32, b.Tokens()*n.Hidden)
 	for i, id := range b.IDs {
-		n.embed.row(id, x[i*n.Hidden:(i+1)*n.Hidden])
+		n.embed.Row(id, x[i*n.Hidden:(i+1)*n.Hidden])
 	}
 	return x, nil
 }

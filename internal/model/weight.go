@@ -68,8 +68,8 @@ func (w *Weight) ApplyT(e *blas.Engine, n int, y []float32, ldy int, beta float3
 	e.Sgemm(false, false, n, w.In, w.Out, 1, y, ldy, w.F32, w.In, beta, x, ldx)
 }
 
-// row widens row i into dst.
-func (w *Weight) row(i int, dst []float32) {
+// Row widens row i into dst.
+func (w *Weight) Row(i int, dst []float32) {
 	if w.BF16 != nil {
 		vec.WidenBF16(dst, w.BF16[i*w.In:(i+1)*w.In])
 		return

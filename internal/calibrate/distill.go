@@ -1,0 +1,184 @@
+package calibrate
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+)
+
+// distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
+// network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
+// weights move. The state with the least held-out divergence stays.
+func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold [][]int, o Options) error {
+	t := &distiller{engine: e, net: net, layers: layers}
+	for _, a := range layers {
+		g := model.NewMLAGradient(a)
+		t.grads = append(t.grads, g)
+		t.optimizers = append(t.optimizers, newAdam(a, g))
+	}
+	for layer := range layers {
+		b, err := net.Block(layer)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		t.blocks = append(t.blocks, b)
+	}
+	best, err := t.divergence(hold)
+	if err != nil {
+		return err
+	}
+	kept := cloneAll(layers)
+	random := rand.New(rand.NewPCG(o.Seed, 1<<33))
+	var order []int
+	d := o.Distill
+	for step := range d.Steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var part [][]int
+		for range d.Sequences {
+			if len(order) == 0 {
+				order = random.Perm(len(train))
+			}
+			part = append(part, train[order[0]])
+			order = order[1:]
+		}
+		loss, err := t.backward(model.NewBatch(part))
+		if err != nil {
+			return err
+		}
+		for _, opt := range t.optimizers {
+			opt.step(e, d.Rate*schedule(step, d.Steps))
+		}
+		if o.Progress != nil {
+			o.Progress(Step{Name: "distill", Done: step + 1, Total: d.Steps, Figure: loss})
+		}
+		if (step+1)%checkEvery == 0 || step == d.Steps-1 {
+			kl, err := t.divergence(hold)
+			if err != nil {
+				return err
+			}
+			if o.Progress != nil {
+				o.Progress(Step{Name: "held-out", Done: step + 1, Total: d.Steps, Figure: kl})
+			}
+			if kl < best {
+				best, kept = kl, cloneAll(layers)
+			}
+		}
+	}
+	copy(layers, kept)
+	return nil
+}
+
+func cloneAll(layers []*model.MLA) []*model.MLA {
+	out := make([]*model.MLA, len(layers))
+	for i, a := range layers {
+		out[i] = a.Clone()
+	}
+	return out
+}
+
+type distiller struct {
+	engine     *blas.Engine
+	net        *model.Network
+	blocks     []*model.Block
+	layers     []*model.MLA
+	grads      []*model.MLAGradient
+	optimizers []*adam
+}
+
+// source returns the source's residual stream behind the last layer.
+func (t *distiller) source(b *model.Batch) ([]float32, error) {
+	x, err := t.net.Embed(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, block := range t.blocks {
+		block.Forward(t.engine, b, x)
+	}
+	return x, nil
+}
+
+// converted runs the converted network; inputs, if not nil, receives each layer's input and the stream between its
+// attention and its MLP.
+func (t *distiller) converted(b *model.Batch, inputs *[][2][]float32) ([]float32, error) {
+	x, err := t.net.Embed(b)
+	if err != nil {
+		return nil, err
+	}
+	n := b.Tokens()
+	h, y := make([]float32, len(x)), make([]float32, len(x))
+	for i, block := range t.blocks {
+		var in []float32
+		if inputs != nil {
+			in = append([]float32(nil), x...)
+		}
+		model.RMSNorm(t.engine, n, x, block.AttnNorm, block.Eps, h)
+		t.layers[i].Forward(t.engine, b, h, y)
+		model.Add(t.engine, x, y)
+		if inputs != nil {
+			*inputs = append(*inputs, [2][]float32{in, append([]float32(nil), x...)})
+		}
+		block.ForwardMLP(t.engine, n, x)
+	}
+	return x, nil
+}
+
+// divergence is the mean divergence over the sequences' tokens, in nats.
+func (t *distiller) divergence(sequences [][]int) (float64, error) {
+	sum, tokens := 0.0, 0
+	for _, s := range sequences {
+		b := model.NewBatch([][]int{s})
+		want, err := t.source(&b)
+		if err != nil {
+			return 0, err
+		}
+		got, err := t.converted(&b, nil)
+		if err != nil {
+			return 0, err
+		}
+		sum += t.net.Divergence(t.engine, b.Tokens(), want, got, nil)
+		tokens += b.Tokens()
+	}
+	return sum / float64(tokens), nil
+}
+
+// backward adds the gradient of the batch's mean divergence to the layers' and returns the divergence.
+func (t *distiller) backward(b model.Batch) (float64, error) {
+	e, n := t.engine, b.Tokens()
+	want, err := t.source(&b)
+	if err != nil {
+		return 0, err
+	}
+	var inputs [][2][]float32
+	got, err := t.converted(&b, &inputs)
+	if err != nil {
+		return 0, err
+	}
+	dx := make([]float32, len(got))
+	loss := t.net.Divergence(e, n, want, got, dx) / float64(n)
+	scale := float32(1 / float64(n))
+	for i := range dx {
+		dx[i] *= scale
+	}
+	h, dh := make([]float32, len(dx)), make([]float32, len(dx))
+	for i := len(t.blocks) - 1; i >= 0; i-- {
+		block := t.blocks[i]
+		block.BackwardMLP(e, n, inputs[i][1], dx)
+		model.RMSNorm(e, n, inputs[i][0], block.AttnNorm, block.Eps, h)
+		t.layers[i].Begin(e, &b, h).Backward(dx, t.grads[i], dh)
+		model.RMSNormBackward(e, n, inputs[i][0], block.AttnNorm, block.Eps, dh, dx)
+		inputs[i] = [2][]float32{}
+	}
+	if math.IsNaN(loss) {
+		return 0, errNotFinite
+	}
+	return loss, nil
+}
+
+var errNotFinite = errors.New("the converted network's divergence from the source is not finite")

@@ -1,0 +1,63 @@
+package calibrate
+
+import "github.com/mlaconvert/mlaconvert/mla"
+
+// Options configures [Run].
+type Options struct {
+	// Rank is the width of the latent that carries content; Frequencies those of the shared rotary key.
+	Rank        int
+	Frequencies []float64
+	// Context is the context length, in tokens, that the conversion is meant for.
+	Context int
+	// HoldOut is how many of the sequences (the last ones) are kept from every fit and decide every choice.
+	HoldOut int
+	// StatisticsTokens bounds the tokens that the second moments are taken from.
+	StatisticsTokens int
+	Candidates       []mla.Candidate
+	Refit            bool
+	Polish           Polish
+	Distill          Distill
+	Seed             uint64
+	// Progress, if set, is told of every finished step.
+	Progress func(Step)
+}
+
+// Polish configures the local gradient descent of one layer; zero Steps leave it out.
+type Polish struct {
+	Steps int
+	// Sequences is how many sequences a step sees.
+	Sequences int
+	// Rate is the learning rate, as a share of the standard deviation of each tensor.
+	Rate float64
+}
+
+// Distill configures the correction of all layers together; zero Steps leave it out.
+type Distill struct {
+	Steps     int
+	Sequences int
+	Rate      float64
+}
+
+// Step is one finished step of the work.
+type Step struct {
+	Name        string
+	Layer, Done int
+	Total       int
+	// Figure is the step's held-out error.
+	Figure float64
+}
+
+// LayerReport is what the calibration measured of a layer: relative root-mean-square errors on held-out tokens.
+type LayerReport struct {
+	Layer     int           `json:"layer"`
+	Candidate mla.Candidate `json:"candidate"`
+	// Isolated is the attention's error on the source's own input; Start, Refit and Polish are errors behind the
+	// converted layers before this one, against the source's output plus the drift of the residual stream.
+	Isolated float64 `json:"isolated_error"`
+	Start    float64 `json:"start_error"`
+	Refit    float64 `json:"refit_error"`
+	Ridge    float64 `json:"ridge,omitempty"`
+	Polish   float64 `json:"polish_error"`
+	// Drift is the relative error of the residual stream after the layer.
+	Drift float64 `json:"drift"`
+}

@@ -1,0 +1,229 @@
+package calibrate
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/mla"
+	"github.com/mlaconvert/mlaconvert/svd"
+)
+
+// streams are the residual streams of one set of tokens through the source and the converted network.
+type streams struct {
+	batch             model.Batch
+	source, converted []float32 // [tokens, hidden]
+}
+
+// layerData is what one layer sees and should give on one set of tokens.
+type layerData struct {
+	batch *model.Batch
+	// sourceIn and convertedIn are the normed inputs of the two networks.
+	sourceIn, convertedIn []float32
+	// output is the source's attention output, target the same plus the drift of the residual stream.
+	output, target []float32
+	weights        []float64
+}
+
+// run is the state of a calibration between layers.
+type run struct {
+	engine      *blas.Engine
+	net         *model.Network
+	options     Options
+	train, hold *streams
+}
+
+// Run converts every layer of net on the given sequences of token ids.
+func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
+	cut := len(sequences) - o.HoldOut
+	if cut < 1 || o.HoldOut < 1 {
+		return nil, nil, fmt.Errorf("%d calibration sequences, want more than the %d held out", len(sequences), o.HoldOut)
+	}
+	r := &run{engine: e, net: net, options: o}
+	var err error
+	if r.train, err = newStreams(net, sequences[:cut]); err != nil {
+		return nil, nil, err
+	}
+	if r.hold, err = newStreams(net, sequences[cut:]); err != nil {
+		return nil, nil, err
+	}
+	var layers []*model.MLA
+	var reports []LayerReport
+	for layer := range net.Layers {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		a, report, err := r.layer(ctx, layer)
+		if err != nil {
+			return nil, nil, fmt.Errorf("layer %d: %w", layer, err)
+		}
+		layers, reports = append(layers, a), append(reports, *report)
+		r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
+	}
+	r.train, r.hold = nil, nil
+	if o.Distill.Steps > 0 {
+		if err := distill(ctx, e, net, layers, sequences[:cut], sequences[cut:], o); err != nil {
+			return nil, nil, err
+		}
+	}
+	return layers, reports, nil
+}
+
+func (r *run) tell(s Step) {
+	if r.options.Progress != nil {
+		r.options.Progress(s)
+	}
+}
+
+func newStreams(net *model.Network, sequences [][]int) (*streams, error) {
+	s := &streams{batch: model.NewBatch(sequences)}
+	var err error
+	if s.source, err = net.Embed(&s.batch); err != nil {
+		return nil, err
+	}
+	s.converted = append([]float32(nil), s.source...)
+	return s, nil
+}
+
+// layer converts one layer and moves both streams past it.
+func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, error) {
+	block, err := r.net.Block(layer)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer block.Close()
+	source, ok := block.Attention.(*model.GQA)
+	if !ok {
+		return nil, nil, fmt.Errorf("attention is %T, want a source's", block.Attention)
+	}
+	train, hold := r.data(block, r.train), r.data(block, r.hold)
+	report := &LayerReport{Layer: layer}
+
+	a, err := r.choose(source, train, hold, report)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.options.Refit {
+		if err := r.refit(a, train, hold, report); err != nil {
+			return nil, nil, err
+		}
+	}
+	report.Polish = report.Refit
+	if r.options.Polish.Steps > 0 {
+		if a, err = r.polish(ctx, a, layer, train, hold, report); err != nil {
+			return nil, nil, err
+		}
+	}
+	r.advance(block, a, r.train, train)
+	report.Drift = r.advance(block, a, r.hold, hold)
+	return a, report, nil
+}
+
+// data prepares a layer's inputs and targets.
+func (r *run) data(block *model.Block, s *streams) *layerData {
+	n, d := s.batch.Tokens(), block.Hidden
+	t := &layerData{
+		batch:    &s.batch,
+		sourceIn: make([]float32, n*d), convertedIn: make([]float32, n*d),
+		output: make([]float32, n*d), target: make([]float32, n*d),
+	}
+	model.RMSNorm(r.engine, n, s.source, block.AttnNorm, block.Eps, t.sourceIn)
+	model.RMSNorm(r.engine, n, s.converted, block.AttnNorm, block.Eps, t.convertedIn)
+	block.Attention.Forward(r.engine, t.batch, t.sourceIn, t.output)
+	after := make([]float32, n*d)
+	for i, v := range t.output {
+		after[i] = s.source[i] + v
+		t.target[i] = v + s.source[i] - s.converted[i]
+	}
+	t.weights = tokenWeights(after, d)
+	return t
+}
+
+// advance adds the attention's outputs to both streams and runs the MLP; it returns the drift after the layer.
+func (r *run) advance(block *model.Block, a *model.MLA, s *streams, t *layerData) float64 {
+	n := s.batch.Tokens()
+	model.Add(r.engine, s.source, t.output)
+	block.ForwardMLP(r.engine, n, s.source)
+	y := make([]float32, len(t.output))
+	a.Forward(r.engine, t.batch, t.convertedIn, y)
+	model.Add(r.engine, s.converted, y)
+	block.ForwardMLP(r.engine, n, s.converted)
+	return relativeError(s.converted, s.source, tokenWeights(s.source, block.Hidden))
+}
+
+// relativeError is the weighted root-mean-square error of got [tokens, d] over that of want.
+func relativeError(got, want []float32, weights []float64) float64 {
+	d := len(want) / len(weights)
+	var lost, total float64
+	for t, w := range weights {
+		var a, b float64
+		for j, v := range want[t*d : (t+1)*d] {
+			e := float64(got[t*d+j] - v)
+			a += e * e
+			b += float64(v) * float64(v)
+		}
+		lost += w * a
+		total += w * b
+	}
+	return math.Sqrt(lost / total)
+}
+
+// choose fits every candidate and keeps the one with the least isolated error on the held-out tokens.
+func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
+	part, tokens := statisticsPart(train.batch, r.options.StatisticsTokens)
+	d := source.Q.In
+	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*d], train.weights[:tokens], r.options.Context)
+	layer := sourceLayer(source)
+	var best *model.MLA
+	report.Isolated = math.Inf(1)
+	y := make([]float32, len(hold.output))
+	for _, c := range r.options.Candidates {
+		m, err := mla.ConvertCalibrated(layer, st, r.options.Rank, r.options.Frequencies, c, r.engine)
+		if err != nil {
+			return nil, err
+		}
+		a := model.FromAttention(m)
+		a.Forward(r.engine, hold.batch, hold.sourceIn, y)
+		if e := relativeError(y, hold.output, hold.weights); e < report.Isolated {
+			best, report.Isolated, report.Candidate = a, e, c
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(r.options.Candidates))
+	}
+	best.Forward(r.engine, hold.batch, hold.convertedIn, y)
+	report.Start = relativeError(y, hold.target, hold.weights)
+	report.Refit = report.Start
+	return best, nil
+}
+
+// statisticsPart is the leading whole sequences within the given number of tokens, at least one.
+func statisticsPart(b *model.Batch, tokens int) (model.Batch, int) {
+	n := 1
+	for n < b.Sequences() && b.Starts[n+1] <= tokens {
+		n++
+	}
+	return b.Slice(0, n), b.Starts[n]
+}
+
+// sourceLayer widens a source layer's weights.
+func sourceLayer(a *model.GQA) *mla.Source {
+	return &mla.Source{
+		Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Frequencies: a.Frequencies,
+		Q: widen(&a.Q), K: widen(&a.K), V: widen(&a.V), O: widen(&a.O),
+	}
+}
+
+func widen(w *model.Weight) svd.Matrix {
+	m := svd.NewMatrix(w.Out, w.In)
+	row := make([]float32, w.In)
+	for i := range w.Out {
+		w.Row(i, row)
+		for j, v := range row {
+			m.Row(i)[j] = float64(v)
+		}
+	}
+	return m
+}

@@ -1,0 +1,196 @@
+package calibrate
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/vec"
+	"github.com/mlaconvert/mlaconvert/mla"
+	"github.com/mlaconvert/mlaconvert/svd"
+)
+
+// serial runs the kernels inside tasks that are parallel already.
+var serial = blas.New(1)
+
+// Statistics measures a layer's second moments over the normed inputs h [tokens, hidden] of a batch. weights holds the
+// weight of every token as a query; context is the longest distance, in tokens, that the distributions cover.
+func Statistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32, weights []float64, context int) *mla.Statistics {
+	d := a.Q.In
+	n := b.Tokens()
+	total := 0.0
+	for _, w := range weights {
+		total += w
+	}
+	p := a.Project(e, b, h)
+	st := &mla.Statistics{Input: svd.NewMatrix(d, d), Heads: make([]mla.HeadStatistics, a.Heads)}
+	weighted := make([]float32, len(h))
+	scaleRows(weighted, h, d, func(t int) float64 { return weights[t] / total })
+	e.SsyrkAcc(d, n, 1, weighted, d, st.Input.Data, d)
+	queries := make([]float32, n*a.Q.Out)
+	scaleRows(queries, p.Q, a.Q.Out, func(t int) float64 { return weights[t] / total })
+	p.Rotate(e)
+
+	// One task a head; its sums run over the sequences in order, so that they do not depend on the threads.
+	e.For(a.Heads, func(hd int) {
+		st.Heads[hd] = headStatistics(p, b, hd, h, d, queries[hd*a.HeadDim:], weights, total, context)
+	})
+	return st
+}
+
+// scaleRows sets row t of y to row t of x times the root of factor(t), so that the Gram matrix of y is that of x with
+// the rows weighted.
+func scaleRows(y, x []float32, width int, factor func(t int) float64) {
+	for t := 0; t*width < len(x); t++ {
+		f := float32(math.Sqrt(factor(t)))
+		row := y[t*width : (t+1)*width]
+		for j, v := range x[t*width : (t+1)*width] {
+			row[j] = f * v
+		}
+	}
+}
+
+func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d int, queries []float32, weights []float64, total float64, context int) mla.HeadStatistics {
+	dim := p.Width()
+	st := mla.HeadStatistics{
+		Softmax: svd.NewMatrix(d, d), Averaged: svd.NewMatrix(d, d), Mean: make([]float64, d),
+	}
+	longest := b.Longest()
+	sensitivity := make([]float64, longest)
+	scratch := make([]float32, longest*d)
+	averaged := make([]float32, longest*d)
+	received := make([]float64, longest)
+	for s := range b.Sequences() {
+		start, end := b.Starts[s], b.Starts[s+1]
+		n := end - start
+		x := h[start*d : end*d]
+		clear(received)
+		p.Probabilities(s, hd, func(lo, hi int, a []float32) {
+			serial.Sgemm(false, false, hi-lo, d, hi, 1, a, hi, x, d, 0, averaged[lo*d:], d)
+			for m := lo; m < hi; m++ {
+				w := weights[start+m] / total
+				row := a[(m-lo)*hi : (m-lo)*hi+m+1]
+				var squares float64
+				for j, v := range row {
+					v := float64(v)
+					received[j] += w * v
+					squares += v * v
+					sensitivity[m-j] += w * v * (1 - v)
+				}
+				st.Squared += w * squares
+			}
+		})
+		for m := range n {
+			w := weights[start+m] / total
+			for j, v := range averaged[m*d : (m+1)*d] {
+				st.Mean[j] += w * float64(v)
+			}
+		}
+		scaleRows(scratch[:n*d], averaged[:n*d], d, func(t int) float64 { return weights[start+t] / total })
+		serial.SsyrkAcc(d, n, 1, scratch, d, st.Averaged.Data, d)
+		scaleRows(scratch[:n*d], x, d, func(t int) float64 { return received[t] })
+		serial.SsyrkAcc(d, n, 1, scratch, d, st.Softmax.Data, d)
+	}
+	for i, v := range st.Averaged.Data {
+		st.Softmax.Data[i] -= v
+	}
+	st.Query = queryCovariance(queries, b.Tokens(), p.QueryStride(), dim)
+	st.Distances = Distances(sensitivity, available(b), context)
+	return st
+}
+
+// queryCovariance is the Gram matrix [dim, dim] of the first dim columns of rows with the given stride.
+func queryCovariance(q []float32, n, stride, dim int) svd.Matrix {
+	packed := make([]float32, n*dim)
+	for t := range n {
+		copy(packed[t*dim:(t+1)*dim], q[t*stride:])
+	}
+	out := svd.NewMatrix(dim, dim)
+	serial.SsyrkAcc(dim, n, 1, packed, dim, out.Data, dim)
+	return out
+}
+
+// available counts, for every distance, the pairs of positions of the batch that are so far apart.
+func available(b *model.Batch) []float64 {
+	out := make([]float64, b.Longest())
+	for s := range b.Sequences() {
+		n := b.Starts[s+1] - b.Starts[s]
+		for d := range n {
+			out[d] += float64(n - d)
+		}
+	}
+	return out
+}
+
+// Distances turns the sensitivity summed at each distance into a distribution over 0 .. context-1. Distances that the
+// windows offer less often count for more (divided by the number of pairs), distances that the windows do not reach
+// follow the power law fitted to the middle half of those they do, and the result is weighted by how often a context of
+// the given length offers each distance.
+func Distances(sensitivity, pairs []float64, context int) mla.Weights {
+	length := len(sensitivity)
+	rate := make([]float64, max(context, 1))
+	reliable := min(3*length/4, context)
+	for d := range min(length, context) {
+		if pairs[d] > 0 {
+			rate[d] = sensitivity[d] / pairs[d]
+		}
+	}
+	if reliable > 0 && context > reliable {
+		slope, at := powerLaw(rate[:reliable])
+		for d := reliable; d < context; d++ {
+			rate[d] = at * math.Pow(float64(d)/float64(reliable), slope)
+		}
+	}
+	sum := 0.0
+	for d := range rate {
+		rate[d] *= float64(context - d)
+		sum += rate[d]
+	}
+	if !(sum > 0) {
+		return mla.Weights{1}
+	}
+	for d := range rate {
+		rate[d] /= sum
+	}
+	return rate
+}
+
+// powerLaw fits log rate = c + slope log d by least squares over the upper two thirds of the rates, each point counted
+// once a distance, and returns the slope, at most 0, and the fitted rate at len(rate).
+func powerLaw(rate []float64) (slope, at float64) {
+	var n, sx, sy, sxx, sxy float64
+	for d := len(rate) / 3; d < len(rate); d++ {
+		if d == 0 || rate[d] <= 0 {
+			continue
+		}
+		x, y := math.Log(float64(d)/float64(len(rate))), math.Log(rate[d])
+		n++
+		sx += x
+		sy += y
+		sxx += x * x
+		sxy += x * y
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	if variance := sxx - sx*sx/n; variance > 1e-12 {
+		slope = min(0, (sxy-sx*sy/n)/variance)
+	}
+	return slope, math.Exp((sy - slope*sx) / n)
+}
+
+// tokenWeights is 1/mean(x^2) of the residual stream x [tokens, d], scaled to mean 1: single tokens of trained models
+// have streams a thousand times longer than the rest, and squared errors would see nothing else.
+func tokenWeights(x []float32, d int) []float64 {
+	n := len(x) / d
+	w := make([]float64, n)
+	sum := 0.0
+	for t := range w {
+		w[t] = float64(d) / math.Max(float64(vec.SumSquares(x[t*d:(t+1)*d])), 1e-30)
+		sum += w[t]
+	}
+	for t := range w {
+		w[t] *= float64(n) / sum
+	}
+	return w
+}

@@ -1,0 +1,60 @@
+package model
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/vec"
+)
+
+// Divergence returns the sum over rows of KL(p || q), in nats: p and q are the next-token distributions of the residual
+// streams want and got [rows, Hidden]. If dx is not nil, the derivative by got is added to it: through the softmax it is
+// q - p in the logits.
+func (n *Network) Divergence(e *blas.Engine, rows int, want, got, dx []float32) float64 {
+	d, vocab := n.Hidden, n.Vocab
+	step := logitRows(vocab)
+	h := make([]float32, step*d)
+	p, q := make([]float32, step*vocab), make([]float32, step*vocab)
+	losses := make([]float64, rows)
+	for lo := 0; lo < rows; lo += step {
+		m := min(step, rows-lo)
+		RMSNorm(e, m, want[lo*d:(lo+m)*d], n.finalNorm, n.NormEps, h)
+		n.head.Apply(e, m, h, d, 0, p, vocab)
+		RMSNorm(e, m, got[lo*d:(lo+m)*d], n.finalNorm, n.NormEps, h)
+		n.head.Apply(e, m, h, d, 0, q, vocab)
+		e.For(m, func(i int) {
+			losses[lo+i] = klRow(p[i*vocab:(i+1)*vocab], q[i*vocab:(i+1)*vocab])
+		})
+		if dx == nil {
+			continue
+		}
+		n.head.ApplyT(e, m, q, vocab, 0, h, d)
+		RMSNormBackward(e, m, got[lo*d:(lo+m)*d], n.finalNorm, n.NormEps, h, dx[lo*d:(lo+m)*d])
+	}
+	sum := 0.0
+	for _, v := range losses {
+		sum += v
+	}
+	return sum
+}
+
+// klRow takes two rows of logits, returns KL(softmax(p) || softmax(q)) and replaces q by softmax(q) - softmax(p).
+func klRow(p, q []float32) float64 {
+	mp, mq := vec.Max(p), vec.Max(q)
+	// sum p (lp - lq) with lp - lq = (p - mp - log zp) - (q - mq - log zq); the logits are needed before the exponentials.
+	diff := make([]float32, len(p))
+	for i, v := range p {
+		diff[i] = (v - mp) - (q[i] - mq)
+	}
+	zp := float64(vec.ExpSum(p, p, mp))
+	zq := float64(vec.ExpSum(q, q, mq))
+	weighted := 0.0
+	for i, v := range p {
+		weighted += float64(v) * float64(diff[i])
+	}
+	ip, iq := float32(1/zp), float32(1/zq)
+	for i := range q {
+		q[i] = q[i]*iq - p[i]*ip
+	}
+	return weighted/zp - math.Log(zp) + math.Log(zq)
+}

@@ -1,0 +1,34 @@
+package mla
+
+// SlotInput chooses the covariance under which the rotary slots are found.
+type SlotInput int
+
+const (
+	// PlainInput is E[x x^T].
+	PlainInput SlotInput = iota
+	// MixedInput is E[x x^T] and the heads' mean softmax metric, added at equal trace.
+	MixedInput
+)
+
+func (s SlotInput) String() string {
+	if s == MixedInput {
+		return "mixed"
+	}
+	return "plain"
+}
+
+// Candidate is one way to factorize a calibrated layer; which is best is found by trying (see internal/calibrate).
+type Candidate struct {
+	SlotInput  SlotInput `json:"slot_input"`
+	QueryPower float64   `json:"query_power"`
+	// KeyWeight multiplies the natural weight of key errors.
+	KeyWeight float64 `json:"key_weight"`
+	// NoPhase removes the rotation of what the slots do not carry instead of replacing it by its expected phase.
+	NoPhase bool `json:"no_phase,omitempty"`
+	// Matched, Sweeps and Refine are those of [SlotOptions]: Refine turns the refinement over all frequencies on, with
+	// the heads' mean distances, Flat of them taken from the availability of distances in the context.
+	Matched bool    `json:"matched,omitempty"`
+	Refine  bool    `json:"refine,omitempty"`
+	Sweeps  int     `json:"sweeps,omitempty"`
+	Flat    float64 `json:"flat,omitempty"`
+}
