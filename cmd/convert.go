@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/convert"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
+	"github.com/mlaconvert/mlaconvert/verify"
 )
 
 // convertOptions are the flags of convert, and of plan, which shares them. The zero value is not the default: see
@@ -88,7 +88,8 @@ type convertReport struct {
 	Seconds       float64         `json:"seconds"`
 	PeakRSSBytes  int64           `json:"peak_rss_bytes,omitempty"`
 	Warnings      []string        `json:"warnings"`
-	Verification  json.RawMessage `json:"verification,omitempty"`
+	// Verification is what verify --json prints, with --verify.
+	Verification *verify.Result `json:"verification,omitempty"`
 }
 
 func runConvert(ctx context.Context, o convertOptions, s Streams) error {
@@ -120,17 +121,44 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 		WeightsBytes: job.plan.Layout.TotalBytes, Layers: outcome.Record.Layers, ResumedLayers: outcome.Resumed, Jobs: job.jobs,
 		Seconds: time.Since(start).Seconds(), PeakRSSBytes: peakMemory(), Warnings: append([]string{}, job.plan.Warnings...),
 	}
+	if !o.JSON && !o.Quiet {
+		if err := report.print(s.Out, !o.Verify); err != nil {
+			return err
+		}
+	}
+	if o.Verify {
+		v := newVerifyOptions()
+		v.Target, v.Source, v.Trusted = o.Out, o.Source, true // its digests were taken for this very conversion
+		var warnings []string
+		if report.Verification, warnings, err = verifyCheckpoint(ctx, v, progress); err != nil {
+			return fmt.Errorf("%s is complete, but it could not be verified: %w", o.Out, err)
+		}
+		progress.End()
+		if !o.Quiet {
+			printWarnings(s.Err, slices.Concat(warnings, report.Verification.Warnings))
+		}
+		if !o.JSON && !o.Quiet {
+			if _, err := fmt.Fprintln(s.Out); err != nil {
+				return err
+			}
+			if err := report.Verification.Text(s.Out); err != nil {
+				return err
+			}
+		}
+	}
 	if o.JSON {
-		return printJSON(s.Out, report)
+		if err := printJSON(s.Out, report); err != nil {
+			return err
+		}
 	}
-	if o.Quiet {
-		return nil
+	if o.Verify {
+		return verificationError(report.Verification)
 	}
-	return report.print(s)
+	return nil
 }
 
-// print writes the summary.
-func (r *convertReport) print(s Streams) error {
+// print writes the summary, with what to do next unless that is done already.
+func (r *convertReport) print(w io.Writer, next bool) error {
 	most := slices.MaxFunc(r.Layers, func(a, b convert.Layer) int {
 		switch {
 		case a.DiscardedShare < b.DiscardedShare:
@@ -144,12 +172,14 @@ func (r *convertReport) print(s Streams) error {
 	for _, l := range r.Layers {
 		mean += l.DiscardedShare / float64(len(r.Layers))
 	}
-	_, err := fmt.Fprintf(s.Out, `%s: %d layers, %s of weights in %s
+	_, err := fmt.Fprintf(w, `%s: %d layers, %s of weights in %s
 cache: %d -> %d floats per token and layer (%.1f %%)
 discarded energy of keys and values: %.3g %% on average, %.3g %% at most (layer %d)
-next: mlaconvert verify %s
 `, r.Target, len(r.Layers), ui.FormatSize(r.WeightsBytes), time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10),
-		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, 100*mean, 100*most.DiscardedShare, most.Layer, r.Target)
+		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, 100*mean, 100*most.DiscardedShare, most.Layer)
+	if err == nil && next {
+		_, err = fmt.Fprintf(w, "next: mlaconvert verify %s\n", r.Target)
+	}
 	return err
 }
 

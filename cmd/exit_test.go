@@ -12,7 +12,9 @@ import (
 )
 
 func TestExitCodes(t *testing.T) {
-	of := func(k checkpoint.Kind) error { return &checkpoint.Error{Kind: k, Got: "x", Hint: "hint of " + k.String()} }
+	of := func(k checkpoint.Kind) error {
+		return &checkpoint.Error{Kind: k, Got: "x", Hint: "hint of " + k.String()}
+	}
 	for _, c := range []struct {
 		err  error
 		code int

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/convert"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/report"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
@@ -101,24 +102,24 @@ func runPlan(ctx context.Context, o planOptions, s Streams) error {
 		return err
 	}
 	defer job.src.Close()
-	report := newPlanReport(job, &o.convertOptions)
+	planned := newPlanReport(job, &o.convertOptions)
 	if !o.JSON {
-		if err := report.printHeaders(s.Out, job.plan); err != nil {
+		if err := planned.printHeaders(s.Out, job.plan); err != nil {
 			return err
 		}
 	}
 	if !o.HeadersOnly {
 		progress := newProgress(s.Err, o.Quiet)
-		report.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.jobs, progress)
+		planned.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.jobs, progress)
 		progress.End()
 		if err != nil {
 			return err
 		}
 	}
 	if o.JSON {
-		return printJSON(s.Out, report)
+		return printJSON(s.Out, planned)
 	}
-	return report.printSpectrum(s.Out)
+	return planned.printSpectrum(s.Out)
 }
 
 func newPlanReport(job *job, o *convertOptions) *planReport {
@@ -208,18 +209,16 @@ func (r *planReport) printSpectrum(w io.Writer) error {
 		return nil
 	}
 	fmt.Fprintf(w, "\nshare of the key energy that the rotary slots carry, and of the energy of the other keys and the values that is\ndiscarded, by rank\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "layer\trotary\t")
+	t := &report.Table{Head: []string{"layer", "rotary"}}
 	for _, d := range r.Spectrum[0].Discarded {
-		fmt.Fprintf(t, "%d\t", d.Rank)
+		t.Head = append(t.Head, fmt.Sprint(d.Rank))
 	}
-	fmt.Fprintln(t)
 	for _, l := range r.Spectrum {
-		fmt.Fprintf(t, "%d\t%.2f %%\t", l.Layer, 100*l.RotaryShare)
+		row := []string{fmt.Sprint(l.Layer), fmt.Sprintf("%.2f %%", 100*l.RotaryShare)}
 		for _, d := range l.Discarded {
-			fmt.Fprintf(t, "%.3g %%\t", 100*d.Share)
+			row = append(row, fmt.Sprintf("%.3g %%", 100*d.Share))
 		}
-		fmt.Fprintln(t)
+		t.Add(row...)
 	}
-	return t.Flush()
+	return t.Text(w)
 }
