@@ -493,7 +493,10 @@ func (w *Writer) writeFile(name string, r io.Reader) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return writeError(path, errors.Join(err, f.Close()))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return writeError(path, errors.Join(err, os.Remove(path))) // no torn file may come into the output
+	}
+	return nil
 }
 
 // MarkDone makes a unit of work durable: it syncs the files that hold its tensors and records the unit in the journal, with
