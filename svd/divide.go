@@ -273,11 +273,7 @@ func deflate(d, z []float64, rho float64, n1 int, q Matrix) (kept, dropped, kind
 			dp, dj := d[prev], d[j]
 			d[prev] = dp*c*c + dj*sn*sn
 			d[j] = dp*sn*sn + dj*c*c
-			rowP, rowJ := q.Row(prev), q.Row(j)
-			for x, p := range rowP {
-				rowP[x] = c*p - sn*rowJ[x]
-				rowJ[x] = sn*p + c*rowJ[x]
-			}
+			rotate(q.Row(prev), q.Row(j), c, sn)
 			if kind[prev] != kind[j] {
 				kind[prev], kind[j] = mixedRow, mixedRow
 			}

@@ -9,7 +9,7 @@
 // # Truncated singular value decomposition
 //
 //	A = U diag(S) V^T + E,   A m x n, U m x r, V n x r,
-//	Total = |A|^2,   Captured = |A V|^2,   Discarded = |A - A V V^T|^2 = Total - Captured
+//	Total = |A|^2,   Captured = sum of S^2,   Discarded = |E|^2 = Total - Captured
 //
 //	Exact(a Matrix, rank int) (*Truncation, error)                   gonum's SVD: the oracle
 //	Truncate(a Matrix, rank int, opt Options) (*Truncation, error)   exact when small, else TruncateGram

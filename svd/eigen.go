@@ -7,9 +7,8 @@ type Eigen struct {
 
 	Trace float64 // sum of all n eigenvalues of the matrix
 
-	// Basis has orthonormal columns that span the vectors and a few more
-	// directions: a Start for a similar problem. TopEigen alone sets it.
-	Basis      Matrix
 	Iterations int  // products of the matrix with a block; 0 for a direct solution
 	Converged  bool // false when MaxIterations came before Tol
+
+	lowest float64 // the smallest of all n eigenvalues, from a direct solution
 }

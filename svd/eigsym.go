@@ -34,9 +34,9 @@ func eigSymTop(e *blas.Engine, c Matrix, want int) (*Eigen, error) {
 	t.applyQ(e, zt)
 	positiveRows(zt)
 
-	out := &Eigen{Values: values[n-want:], Vectors: NewMatrix(n, want), Converged: true}
-	for i := range n {
-		out.Trace += c.At(i, i)
+	out := &Eigen{
+		Values: values[n-want:], Vectors: NewMatrix(n, want), Trace: trace(c), Converged: true,
+		lowest: values[0] * unit,
 	}
 	slices.Reverse(out.Values)
 	scale(unit, out.Values)

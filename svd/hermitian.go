@@ -142,14 +142,3 @@ func jacobiSweep(a, vt CMatrix) bool {
 	}
 	return rotated
 }
-
-// powerOfTwoScale returns a power of two near 1/x and its inverse, and 1 and
-// 1 for zero. Scaling by them is exact away from underflow.
-func powerOfTwoScale(x float64) (inv, scale float64) {
-	if x == 0 {
-		return 1, 1
-	}
-	_, exp := math.Frexp(x)
-	exp = min(max(exp, -1000), 1000)
-	return math.Ldexp(1, -exp), math.Ldexp(1, exp)
-}

@@ -91,7 +91,7 @@ func Joint(blocks []Block, c Metric, rank int, opt Options) (*JointFactors, erro
 	weightedUp := Product(e, false, true, stack, readout)
 	f.Captured = energy(weightedUp)
 	f.Discarded = max(0, f.Total-f.Captured)
-	if f.Discarded < 1e-6*f.Total { // the difference would be mostly rounding
+	if f.Discarded < cancelled*f.Total {
 		Gemm(e, false, false, -1, weightedUp, down, 1, stack)
 		f.Discarded = max(0, innerProduct(stack, c.rightApply(e, stack)))
 		f.Captured = f.Total - f.Discarded
@@ -192,7 +192,7 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error
 		scale(f, y.Row(i))
 	}
 	return &leading{
-		rows: y, values: eig.Values, total: eig.Trace, basis: eig.Basis,
+		rows: y, values: eig.Values, total: eig.Trace, basis: eig.Vectors,
 		iterations: eig.Iterations, converged: eig.Converged,
 	}, nil
 }
@@ -210,20 +210,4 @@ func orthonormalise(e *blas.Engine, y Matrix, c Metric) Matrix {
 		SolveLower(e, t, false, y)
 	}
 	return y
-}
-
-// positiveRows makes the largest component of every row positive.
-func positiveRows(a Matrix) {
-	for i := range a.Rows {
-		row := a.Row(i)
-		var big float64
-		for _, v := range row {
-			if math.Abs(v) > math.Abs(big) {
-				big = v
-			}
-		}
-		if big < 0 {
-			scale(-1, row)
-		}
-	}
 }

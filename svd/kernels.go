@@ -1,6 +1,10 @@
 package svd
 
-import "github.com/mlaconvert/mlaconvert/internal/blas"
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+)
 
 // Gemm computes C <- alpha op(A) op(B) + beta C. A nil engine means the
 // shared one.
@@ -115,4 +119,34 @@ func eye(n int) Matrix {
 		a.Set(i, i, 1)
 	}
 	return a
+}
+
+func trace(a Matrix) float64 {
+	var s float64
+	for i := range a.Rows {
+		s += a.At(i, i)
+	}
+	return s
+}
+
+// positiveRows makes the largest component of every row positive, the first
+// of equals.
+func positiveRows(a Matrix) {
+	for i := range a.Rows {
+		positiveRow(a.Row(i))
+	}
+}
+
+// positiveRow is positiveRows for one row; it reports whether the sign changed.
+func positiveRow(row []float64) bool {
+	var big float64
+	for _, v := range row {
+		if math.Abs(v) > math.Abs(big) {
+			big = v
+		}
+	}
+	if big < 0 {
+		scale(-1, row)
+	}
+	return big < 0
 }

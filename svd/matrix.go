@@ -175,3 +175,23 @@ func (a Matrix) maxAbsWhere(lower bool) (float64, error) {
 	}
 	return m, nil
 }
+
+// powerOfTwoScale returns a power of two near 1/x and its inverse, and 1 and
+// 1 for zero. Scaling by them is exact away from underflow.
+func powerOfTwoScale(x float64) (inv, scale float64) {
+	if x == 0 {
+		return 1, 1
+	}
+	_, exp := math.Frexp(x)
+	exp = min(max(exp, -1000), 1000)
+	return math.Ldexp(1, -exp), math.Ldexp(1, exp)
+}
+
+// safeScale is powerOfTwoScale where squares of numbers near x come near
+// underflow or overflow, and 1 and 1 elsewhere, which saves a copy.
+func safeScale(x float64) (inv, scale float64) {
+	if x > 1e-60 && x < 1e60 {
+		return 1, 1
+	}
+	return powerOfTwoScale(x)
+}

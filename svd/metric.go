@@ -111,8 +111,8 @@ func factorPSD(e *blas.Engine, c Matrix) (Matrix, error) {
 		return Matrix{}, err
 	}
 	n := c.Rows
-	if low := eig.Values[n-1]; low < -notPositive*math.Abs(eig.Values[0]) {
-		return Matrix{}, fmt.Errorf("%w: eigenvalue %g beside the largest %g", ErrNotPositive, low, eig.Values[0])
+	if eig.lowest < -notPositive*math.Abs(eig.Values[0]) {
+		return Matrix{}, notPositiveError(eig.lowest, eig.Values[0])
 	}
 	p := 0
 	for p < n && eig.Values[p] > float64(n)*epsilon*eig.Values[0] {

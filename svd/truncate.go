@@ -3,68 +3,143 @@ package svd
 import (
 	"fmt"
 	"math"
-
-	"gonum.org/v1/gonum/mat"
 )
 
-// Truncation is A = U diag(S) V^T + E for an m x n matrix A.
+// Truncation is A = U diag(S) V^T + E for an m x n matrix A, with A V = U diag(S)
+// if m >= n and A^T U = V diag(S) otherwise.
 type Truncation struct {
 	U Matrix    // m x r, orthonormal columns
 	S []float64 // r singular values, descending
-	V Matrix    // n x r, orthonormal columns
+	V Matrix    // n x r, orthonormal columns, the largest component of each positive
 
 	Total     float64 // |A|_F^2
-	Captured  float64 // |A V|_F^2
-	Discarded float64 // |A - A V V^T|_F^2 = Total - Captured, the error of the truncation
+	Captured  float64 // sum of S^2
+	Discarded float64 // |E|_F^2 = Total - Captured, the error of the truncation
 
 	Iterations int  // products with A^T A over a whole block; 0 for Exact
 	Converged  bool // false when MaxIterations came before Tol; Discarded is true all the same
 }
 
-// Exact returns the truncated singular value decomposition of a by gonum's
-// dense SVD. The rank is lowered to min(m, n). It takes O(m n min(m, n)) time with a
-// large constant and serves as the oracle of Truncate.
-func Exact(a Matrix, rank int) (*Truncation, error) {
+// Truncate returns the truncated singular value decomposition of a to the
+// given rank, which is lowered to min(m, n): exactly if the smaller side is
+// short, else by block Krylov iteration on A^T A or A A^T, whichever is the smaller. That
+// product is formed only where this saves time.
+//
+// Singular values below about 1e-8 of the largest are only resolved as a
+// group, since their squares are lost in the rounding of the largest one's;
+// Discarded is the true error all the same.
+func Truncate(a Matrix, rank int, opt Options) (*Truncation, error) {
+	if min(a.Rows, a.Cols) <= exactBelow {
+		return Exact(a, rank)
+	}
+	long, short := float64(max(a.Rows, a.Cols)), float64(min(a.Rows, a.Cols))
+	k := float64(min(rank, int(short)))
+	dim := 2 * k // of the Krylov space, about
+	direct := 4*long*short*dim + 2*long*k*dim
+	gram := long*short*short + 2*short*short*dim + 2*long*short*k
+	return truncate(a, rank, gram < direct || solveDirectly(int(short), int(k)), opt)
+}
+
+// exactBelow is the length of a matrix's smaller side up to which Truncate
+// calls Exact.
+const exactBelow = 32
+
+// TruncateGram is Truncate by way of the Gram matrix A^T A or A A^T whatever
+// the sizes.
+func TruncateGram(a Matrix, rank int, opt Options) (*Truncation, error) {
+	return truncate(a, rank, true, opt)
+}
+
+func truncate(a Matrix, rank int, gram bool, opt Options) (*Truncation, error) {
 	a.check()
 	if rank < 0 {
 		panic(badRank)
 	}
-	if _, err := a.maxAbs(); err != nil {
+	opt = opt.withDefaults()
+	opt.checkStart(a.Cols)
+	big, err := a.maxAbs()
+	if err != nil {
 		return nil, err
 	}
 	rank = min(rank, a.Rows, a.Cols)
-	t := &Truncation{U: NewMatrix(a.Rows, rank), S: make([]float64, rank), V: NewMatrix(a.Cols, rank), Converged: true}
-	if a.Rows == 0 || a.Cols == 0 {
-		return t, nil
+	inv, unit := safeScale(big)
+	if inv != 1 {
+		a = a.Clone()
+		scale(inv, a.Data)
 	}
-	var f mat.SVD
-	if !f.Factorize(a.Dense(), mat.SVDThin) {
-		return nil, fmt.Errorf("%w: singular values of a %d x %d matrix", ErrNoConvergence, a.Rows, a.Cols)
+	t := &Truncation{S: make([]float64, rank), Total: energy(a), Converged: true}
+	f := &rowFactors{e: opt.Engine, s: t.S}
+	if rank == 0 {
+		f.narrow, f.wide = NewMatrix(0, min(a.Rows, a.Cols)), NewMatrix(0, max(a.Rows, a.Cols))
+	} else if err := t.leading(a, rank, gram, opt, f); err != nil {
+		return nil, fmt.Errorf("truncation of a %d x %d matrix to rank %d: %w", a.Rows, a.Cols, rank, err)
 	}
-	s := f.Values(nil)
-	var u, v mat.Dense
-	f.UTo(&u)
-	f.VTo(&v)
-	copy(t.S, s)
-	for i, x := range s {
-		if i < rank {
-			t.Captured += x * x
-		} else {
-			t.Discarded += x * x
+	u, v := f.wide, f.narrow
+	if a.Rows < a.Cols {
+		u, v = v, u
+	}
+	for i := range rank {
+		if positiveRow(v.Row(i)) {
+			scale(-1, u.Row(i))
 		}
+		t.Captured += t.S[i] * t.S[i]
 	}
-	t.Total = t.Captured + t.Discarded
-	if rank > 0 {
-		t.U.copyFrom(FromDense(&u).Slice(0, a.Rows, 0, rank))
-		t.V.copyFrom(FromDense(&v).Slice(0, a.Cols, 0, rank))
-	}
-	for k := range rank {
-		if leadingSign(t.V, k) < 0 {
-			negateColumn(t.V, k)
-			negateColumn(t.U, k)
+	t.U, t.V = u.T(), v.T()
+	t.Discarded = max(0, t.Total-t.Captured)
+	if t.Discarded < cancelled*t.Total {
+		rest := a.Clone()
+		for i := range rank {
+			scale(t.S[i], u.Row(i))
 		}
+		Gemm(opt.Engine, true, false, -1, u, v, 1, rest)
+		t.Discarded = energy(rest)
 	}
+	scale(unit, t.S)
+	t.Total *= unit * unit
+	t.Captured *= unit * unit
+	t.Discarded *= unit * unit
 	return t, nil
+}
+
+// cancelled is the share of the total energy below which Total - Captured is
+// mostly rounding, and the error is computed from the residual instead.
+const cancelled = 1e-6
+
+// leading computes the factors in rows by the leading eigenvectors of the Gram matrix on
+// the smaller side.
+func (t *Truncation) leading(a Matrix, rank int, gram bool, opt Options, f *rowFactors) error {
+	e := opt.Engine
+	tall := a.Rows >= a.Cols
+	n := min(a.Rows, a.Cols)
+	if !tall && opt.Start.Cols > 0 {
+		opt.Start = Product(e, false, false, a, opt.Start)
+	}
+	toWide := func(x, y Matrix) { Gemm(e, false, tall, 1, x, a, 0, y) }
+	if gram {
+		g := NewMatrix(n, n)
+		syrk(e, tall, 1, a, 0, g)
+		eig, err := TopEigen(g, rank, opt)
+		if err != nil {
+			return err
+		}
+		t.Iterations, t.Converged = eig.Iterations, eig.Converged
+		f.narrow = eig.Vectors.T()
+		f.wide = NewMatrix(rank, max(a.Rows, a.Cols))
+		toWide(f.narrow, f.wide)
+		return f.finish()
+	}
+	g := &operator{n: n, trace: t.Total, images: max(a.Rows, a.Cols)}
+	g.apply = func(x, w, image Matrix) {
+		toWide(x, image)
+		Gemm(e, false, !tall, 1, image, a, 0, w)
+	}
+	s, err := blockKrylov(g, rank, opt)
+	if err != nil {
+		return err
+	}
+	t.Iterations, t.Converged = s.blocks, s.converged
+	f.narrow, f.wide = s.vectors, s.images
+	return f.finish()
 }
 
 // leadingSign returns the sign of the largest component of column k, the
@@ -83,10 +158,4 @@ func negateColumn(a Matrix, k int) {
 	for i := range a.Rows {
 		a.Data[i*a.Stride+k] = -a.Data[i*a.Stride+k]
 	}
-}
-
-// Truncate returns the truncated singular value decomposition of a to the
-// given rank, which is lowered to min(m, n).
-func Truncate(a Matrix, rank int, opt Options) (*Truncation, error) {
-	return Exact(a, rank)
 }
