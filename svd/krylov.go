@@ -167,8 +167,8 @@ func (s *krylov) start(from Matrix) error {
 }
 
 // step multiplies the coming block by G, extends T by it and makes the part
-// of the product outside the basis the next block. It reports whether the
-// basis is full.
+// of the product outside the basis the next block. It reports whether
+// the basis has no room for that.
 func (s *krylov) step() (full bool, err error) {
 	n, b := s.g.n, s.next
 	x := s.basis.Slice(s.size, s.size+b, 0, n)
@@ -197,7 +197,7 @@ func (s *krylov) step() (full bool, err error) {
 		s.basis.Slice(s.size, s.size+s.next, 0, n).copyFrom(w.Slice(0, min(b, s.next), 0, n))
 		err = s.orthonormalise(true)
 	}
-	return s.size >= s.t.Rows, err
+	return s.next == 0 || s.size+s.next > s.t.Rows, err
 }
 
 // orthonormalise makes the coming block orthonormal and orthogonal to the
