@@ -1,6 +1,7 @@
 package mla
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -47,7 +48,7 @@ func ConvertCalibrated(s *Source, st *Statistics, rank int, frequencies []float6
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
 			key: slots.positionFree(s, s.Group(h), d, keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
-			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.centred(),
+			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
 		term.query = scaled(head.Query, c.KeyWeight*spread/float64(s.HeadDim)*head.Squared)
@@ -217,15 +218,20 @@ func (p *problem) fit(a, metric svd.Matrix) (svd.Matrix, error) {
 	reach := svd.Product(p.e, false, false, p.down, metric) // D S
 	gram := svd.Product(p.e, false, true, reach, p.down)    // D S D^T
 	right := svd.Product(p.e, false, true, reach, a)        // D S A^T
-	ridge := metricRidge * trace(gram) / float64(gram.Rows)
-	if ridge == 0 {
+	scale := trace(gram) / float64(gram.Rows)
+	if scale <= 0 {
 		return svd.NewMatrix(a.Rows, p.down.Rows), nil // the head sees nothing: any up-projection is optimal
 	}
-	x, err := svd.SolveSPD(p.e, gram, ridge, right)
-	if err != nil {
-		return svd.Matrix{}, err
+	// A head that sees little has a metric whose rounding errors can outweigh the ridge.
+	for ridge := metricRidge; ; ridge *= 10 {
+		x, err := svd.SolveSPD(p.e, gram, ridge*scale, right)
+		if err == nil {
+			return x.T(), nil
+		}
+		if ridge > 0.01 || !errors.Is(err, svd.ErrNotPositive) {
+			return svd.Matrix{}, err
+		}
 	}
-	return x.T(), nil
 }
 
 // fitDown improves the down-projection for the up-projections by preconditioned conjugate gradients on the normal

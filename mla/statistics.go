@@ -17,26 +17,14 @@ type HeadStatistics struct {
 	// Softmax is E[ sum_n a_mn x_n x_n^T - xbar_m xbar_m^T ], [d, d]: what an error of the keys costs, through the
 	// softmax Jacobian diag(a) - a a^T (an error that is the same for all keys of a query cancels).
 	Softmax svd.Matrix
-	// Averaged is E[xbar xbar^T], [d, d]: what an error of the values costs, where attention averages them.
+	// Mean is E[xbar], [d], and Averaged the covariance E[(xbar-Mean) (xbar-Mean)^T], [d, d]: what an error of the values
+	// costs where attention averages them, but for its constant part, which an output bias carries.
+	Mean     []float64
 	Averaged svd.Matrix
-	// Mean is E[xbar], [d].
-	Mean []float64
 	// Query is E[q q^T] before the rotation, [HeadDim, HeadDim].
 	Query svd.Matrix
 	// Squared is E[sum_n a_mn^2].
 	Squared float64
 	// Distances is the distribution of m-n weighted by the sensitivity a(1-a).
 	Distances Weights
-}
-
-// centred is Averaged - Mean Mean^T: the part of the value error that an output bias cannot carry.
-func (h *HeadStatistics) centred() svd.Matrix {
-	c := h.Averaged.Clone()
-	for i, u := range h.Mean {
-		row := c.Row(i)
-		for j, v := range h.Mean {
-			row[j] -= u * v
-		}
-	}
-	return c
 }

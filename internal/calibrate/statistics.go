@@ -50,6 +50,9 @@ func scaleRows(y, x []float32, width int, factor func(t int) float64) {
 	}
 }
 
+// headStatistics measures one head. Both of its covariances are differences of moments, whose large equal parts (most
+// heads rest on one token) would leave rounding errors; they do not change when the inputs are shifted, so the inputs
+// are shifted by what the head receives on average in the first sequence.
 func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d int, queries []float32, weights []float64, total float64, context int) mla.HeadStatistics {
 	dim := p.Width()
 	st := mla.HeadStatistics{
@@ -57,9 +60,10 @@ func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d i
 	}
 	longest := b.Longest()
 	sensitivity := make([]float64, longest)
-	scratch := make([]float32, longest*d)
+	shifted, scratch := make([]float32, longest*d), make([]float32, longest*d)
 	averaged := make([]float32, longest*d)
 	received := make([]float64, longest)
+	var shift []float32
 	for s := range b.Sequences() {
 		start, end := b.Starts[s], b.Starts[s+1]
 		n := end - start
@@ -80,23 +84,54 @@ func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d i
 				st.Squared += w * squares
 			}
 		})
+		if shift == nil {
+			shift = mean(x, received[:n], d)
+		}
 		for m := range n {
 			w := weights[start+m] / total
-			for j, v := range averaged[m*d : (m+1)*d] {
+			row := averaged[m*d : (m+1)*d]
+			vec.Axpy(-1, shift, row)
+			for j, v := range row {
 				st.Mean[j] += w * float64(v)
 			}
+			row = shifted[m*d : (m+1)*d]
+			copy(row, x[m*d:(m+1)*d])
+			vec.Axpy(-1, shift, row)
 		}
 		scaleRows(scratch[:n*d], averaged[:n*d], d, func(t int) float64 { return weights[start+t] / total })
 		serial.SsyrkAcc(d, n, 1, scratch, d, st.Averaged.Data, d)
-		scaleRows(scratch[:n*d], x, d, func(t int) float64 { return received[t] })
+		scaleRows(scratch[:n*d], shifted[:n*d], d, func(t int) float64 { return received[t] })
 		serial.SsyrkAcc(d, n, 1, scratch, d, st.Softmax.Data, d)
 	}
-	for i, v := range st.Averaged.Data {
-		st.Softmax.Data[i] -= v
+	for i, u := range st.Mean {
+		for j, v := range st.Mean {
+			k := i*d + j
+			st.Softmax.Data[k] -= st.Averaged.Data[k]
+			st.Averaged.Data[k] -= u * v
+		}
+	}
+	for j, v := range shift {
+		st.Mean[j] += float64(v)
 	}
 	st.Query = queryCovariance(queries, b.Tokens(), p.QueryStride(), dim)
 	st.Distances = Distances(sensitivity, available(b), context)
 	return st
+}
+
+// mean is the mean of the rows of x [n, d] with the given weights.
+func mean(x []float32, weights []float64, d int) []float32 {
+	sum, total := make([]float64, d), 0.0
+	for t, w := range weights {
+		total += w
+		for j, v := range x[t*d : (t+1)*d] {
+			sum[j] += w * float64(v)
+		}
+	}
+	out := make([]float32, d)
+	for j, v := range sum {
+		out[j] = float32(v / total)
+	}
+	return out
 }
 
 // queryCovariance is the Gram matrix [dim, dim] of the first dim columns of rows with the given stride.

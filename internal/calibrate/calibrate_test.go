@@ -1,0 +1,404 @@
+package calibrate
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/testmodel"
+	"github.com/mlaconvert/mlaconvert/mla"
+)
+
+// network opens a random model, changed by spoil if that is not nil.
+func network(t *testing.T, change func(m *testmodel.Model)) (*model.Network, *arch.Model) {
+	t.Helper()
+	m := testmodel.New(testmodel.Shape{Hidden: 32, Intermediate: 48, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, Vocab: 64, DType: "F32", Seed: 5})
+	if change != nil {
+		change(m)
+	}
+	dir := t.TempDir()
+	if err := m.Write(dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	src, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	a, err := arch.Parse(src.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	net, err := model.OpenSource(src, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net, a
+}
+
+func randomSequences(n, length, vocab int) [][]int {
+	r := rand.New(rand.NewPCG(3, 3))
+	out := make([][]int, n)
+	for i := range out {
+		for range length {
+			out[i] = append(out[i], r.IntN(vocab))
+		}
+	}
+	return out
+}
+
+func testOptions(a *arch.Model) Options {
+	return Options{
+		Rank: 12, Frequencies: a.Rope.Frequencies(8), Context: 64, HoldOut: 4, StatisticsTokens: 1 << 20,
+		Candidates: []mla.Candidate{{QueryPower: 1, KeyWeight: 1}, {SlotInput: mla.MixedInput, KeyWeight: 0.3}, {KeyWeight: 1, Refine: true, Sweeps: 2, Flat: 0.3}},
+		Refit:      true, Seed: 1,
+	}
+}
+
+// TestStatistics compares every moment with its definition, summed directly in float64.
+func TestStatistics(t *testing.T) {
+	net, _ := network(t, nil)
+	block, err := net.Block(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer block.Close()
+	a := block.Attention.(*model.GQA)
+	batch := model.NewBatch([][]int{make([]int, 9), make([]int, 5)})
+	d := a.Q.In
+	r := rand.New(rand.NewPCG(1, 1))
+	h := make([]float32, batch.Tokens()*d)
+	for i := range h {
+		h[i] = float32(1 + r.NormFloat64()) // a mean that the covariances must not see
+	}
+	weights := make([]float64, batch.Tokens())
+	total := 0.0
+	for i := range weights {
+		weights[i] = 0.5 + r.Float64()
+		total += weights[i]
+	}
+	const far = 9
+	got := Statistics(blas.New(2), a, &batch, h, weights, far)
+
+	q, k := double(a.Q), double(a.K)
+	input := make([]float64, d*d)
+	rotate := func(x []float64, position int) []float64 {
+		out := append([]float64(nil), x...)
+		for f, w := range a.Frequencies {
+			s, c := math.Sincos(w * float64(position))
+			u, v := x[f], x[len(a.Frequencies)+f]
+			out[f], out[len(a.Frequencies)+f] = u*c-v*s, u*s+v*c
+		}
+		return out
+	}
+	for hd := range a.Heads {
+		softmax, averaged, moment := make([]float64, d*d), make([]float64, d*d), make([]float64, d)
+		query := make([]float64, a.HeadDim*a.HeadDim)
+		squared := 0.0
+		sensitivity := make([]float64, far)
+		for s := range batch.Sequences() {
+			start, n := batch.Starts[s], batch.Starts[s+1]-batch.Starts[s]
+			x := func(i int) []float32 { return h[(start+i)*d : (start+i+1)*d] }
+			for m := range n {
+				w := weights[start+m] / total
+				plain := project(q, hd*a.HeadDim, a.HeadDim, x(m))
+				outer(query, plain, plain, w)
+				if hd == 0 {
+					xm := make([]float64, d)
+					for j, v := range x(m) {
+						xm[j] = float64(v)
+					}
+					outer(input, xm, xm, w)
+				}
+				qm := rotate(plain, m)
+				p := make([]float64, m+1)
+				sum := 0.0
+				for j := range p {
+					kj := rotate(project(k, hd/2*a.HeadDim, a.HeadDim, x(j)), j)
+					p[j] = math.Exp(inner(qm, kj) / math.Sqrt(float64(a.HeadDim)))
+					sum += p[j]
+				}
+				bar := make([]float64, d)
+				for j := range p {
+					p[j] /= sum
+					squared += w * p[j] * p[j]
+					sensitivity[m-j] += w * p[j] * (1 - p[j])
+					for i, v := range x(j) {
+						bar[i] += p[j] * float64(v)
+					}
+				}
+				for j := range p {
+					e := make([]float64, d)
+					for i, v := range x(j) {
+						e[i] = float64(v) - bar[i]
+					}
+					outer(softmax, e, e, w*p[j])
+				}
+				outer(averaged, bar, bar, w)
+				for i, v := range bar {
+					moment[i] += w * v
+				}
+			}
+		}
+		outer(averaged, moment, moment, -1)
+		st := &got.Heads[hd]
+		for _, c := range []struct {
+			name      string
+			got, want []float64
+		}{
+			{"softmax", st.Softmax.Data, softmax}, {"averaged", st.Averaged.Data, averaged}, {"mean", st.Mean, moment},
+			{"query", st.Query.Data, query}, {"squared", []float64{st.Squared}, []float64{squared}},
+			{"distances", st.Distances, Distances(sensitivity, available(&batch), far)},
+		} {
+			if e := distance(c.got, c.want); e > 1e-5 {
+				t.Errorf("head %d, %s: relative error %g", hd, c.name, e)
+			}
+		}
+	}
+	if e := distance(got.Input.Data, input); e > 1e-5 {
+		t.Errorf("input: relative error %g", e)
+	}
+}
+
+func double(w model.Weight) []float64 {
+	out := make([]float64, len(w.F32))
+	for i, v := range w.F32 {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+func project(w []float64, row, rows int, x []float32) []float64 {
+	out := make([]float64, rows)
+	for i := range out {
+		for j, v := range x {
+			out[i] += w[(row+i)*len(x)+j] * float64(v)
+		}
+	}
+	return out
+}
+
+func outer(sum, x, y []float64, w float64) {
+	for i, u := range x {
+		for j, v := range y {
+			sum[i*len(y)+j] += w * u * v
+		}
+	}
+}
+
+func inner(x, y []float64) float64 {
+	sum := 0.0
+	for i, v := range x {
+		sum += v * y[i]
+	}
+	return sum
+}
+
+// distance is |a-b| / |b|.
+func distance(a, b []float64) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	var diff, norm float64
+	for i, v := range b {
+		diff += (a[i] - v) * (a[i] - v)
+		norm += v * v
+	}
+	return math.Sqrt(diff / norm)
+}
+
+func TestDistances(t *testing.T) {
+	// Rates that fall as 1/(1+d) in windows of 128: the tail to 1,024 must continue that power.
+	const window, context = 128, 1024
+	pairs, sensitivity := make([]float64, window), make([]float64, window)
+	for d := range window {
+		pairs[d] = float64(window - d)
+		sensitivity[d] = pairs[d] / float64(1+d)
+	}
+	p := Distances(sensitivity, pairs, context)
+	if len(p) != context {
+		t.Fatalf("%d distances", len(p))
+	}
+	sum := 0.0
+	for d, v := range p {
+		sum += v
+		want := p[0] / float64(1+d) * float64(context-d) / context
+		if math.Abs(v-want) > 0.1*want {
+			t.Errorf("distance %d: %g, want %g", d, v, want)
+		}
+	}
+	if math.Abs(sum-1) > 1e-12 {
+		t.Errorf("sum %g", sum)
+	}
+	if p := Distances(make([]float64, 4), []float64{4, 3, 2, 1}, 8); len(p) != 1 || p[0] != 1 {
+		t.Errorf("no sensitivity at all: %v", p)
+	}
+}
+
+func calibrated(t *testing.T, net *model.Network, threads int, sequences [][]int, o Options) ([]*model.MLA, []LayerReport) {
+	t.Helper()
+	layers, reports, err := Run(context.Background(), blas.New(threads), net, sequences, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layers, reports
+}
+
+// TestRunIsDeterministic: the same bits for any number of threads, every step switched on.
+func TestRunIsDeterministic(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	o.Polish = Polish{Steps: 12, Sequences: 3, Rate: 1e-3}
+	o.Distill = Distill{Steps: 6, Sequences: 3, Rate: 1e-3}
+	sequences := randomSequences(16, 40, net.Vocab)
+	one, reportOne := calibrated(t, net, 1, sequences, o)
+	three, reportThree := calibrated(t, net, 3, sequences, o)
+	if !reflect.DeepEqual(one, three) || !reflect.DeepEqual(reportOne, reportThree) {
+		t.Error("one and three threads differ")
+	}
+	o.Seed++
+	if other, _ := calibrated(t, net, 1, sequences, o); reflect.DeepEqual(one, other) {
+		t.Error("the seed changes nothing")
+	}
+}
+
+// TestStepsOnlyImprove: each step is kept only where the held-out error falls, and with a full rank nothing is lost.
+func TestStepsOnlyImprove(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	o.Polish = Polish{Steps: 40, Sequences: 4, Rate: 3e-3}
+	_, reports := calibrated(t, net, 2, randomSequences(40, 40, net.Vocab), o)
+	for _, r := range reports {
+		if !(r.Polish <= r.Refit && r.Refit <= r.Start && r.Polish > 0) {
+			t.Errorf("errors do not fall: %+v", r)
+		}
+	}
+	if r := reports[0]; r.Polish > 0.98*r.Start {
+		t.Errorf("refit and polish gained next to nothing: %+v", r)
+	}
+}
+
+// TestChoosesTheBest: the candidate kept has the least isolated held-out error of all.
+func TestChoosesTheBest(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	o.Refit = false
+	sequences := randomSequences(24, 40, net.Vocab)
+	_, all := calibrated(t, net, 2, sequences, o)
+	least := math.Inf(1)
+	for _, c := range o.Candidates {
+		one := o
+		one.Candidates = []mla.Candidate{c}
+		_, reports := calibrated(t, net, 2, sequences, one)
+		least = min(least, reports[0].Isolated)
+	}
+	if all[0].Isolated != least {
+		t.Errorf("chose %g, the best candidate has %g", all[0].Isolated, least)
+	}
+}
+
+// TestLossless: a layer that is MLA already stays so, in every mode.
+func TestLossless(t *testing.T) {
+	net, a := network(t, func(m *testmodel.Model) {
+		m.Config["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": 1e12}
+	})
+	for _, refine := range []bool{false, true} {
+		o := testOptions(a)
+		o.Rank = 32 // hidden width: everything fits
+		o.Candidates = []mla.Candidate{{QueryPower: 1, KeyWeight: 1, Refine: refine, Sweeps: 2}}
+		o.Polish = Polish{Steps: 20, Sequences: 2, Rate: 1e-3}
+		o.Distill = Distill{Steps: 10, Sequences: 2, Rate: 1e-3}
+		layers, reports := calibrated(t, net, 2, randomSequences(16, 30, net.Vocab), o)
+		for _, r := range reports {
+			if r.Polish > 1e-3 || r.Drift > 1e-3 {
+				t.Errorf("refine %v: %+v", refine, r)
+			}
+		}
+		d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
+		if kl, err := d.divergence(randomSequences(3, 30, net.Vocab)); err != nil || kl > 1e-6 {
+			t.Errorf("refine %v: divergence %g, %v", refine, kl, err)
+		}
+	}
+}
+
+func blocks(t *testing.T, net *model.Network) []*model.Block {
+	var out []*model.Block
+	for i := range net.Layers {
+		b, err := net.Block(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Close)
+		out = append(out, b)
+	}
+	return out
+}
+
+// TestDistillGradient compares the derivative of the divergence through both layers, norms and MLPs with differences.
+func TestDistillGradient(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	o.Refit = false
+	sequences := randomSequences(12, 20, net.Vocab)
+	layers, _ := calibrated(t, net, 2, sequences, o)
+	d := &distiller{engine: blas.New(2), net: net, layers: layers, blocks: blocks(t, net)}
+	for _, l := range layers {
+		d.grads = append(d.grads, model.NewMLAGradient(l))
+	}
+	part := sequences[:3]
+	loss, err := d.backward(model.NewBatch(part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if direct, err := d.divergence(part); err != nil || math.Abs(direct-loss) > 1e-6*loss {
+		t.Errorf("loss %g, direct %g, %v", loss, direct, err)
+	}
+	for i, l := range layers {
+		for _, c := range []struct {
+			name         string
+			values, grad []float32
+		}{{"q", l.Q.F32, d.grads[i].Q}, {"down", l.KVDown.F32, d.grads[i].KVDown}, {"up", l.KVUp.F32, d.grads[i].KVUp}, {"o", l.O.F32, d.grads[i].O}, {"bias", l.OBias, d.grads[i].OBias}} {
+			norm := 0.0
+			for _, g := range c.grad {
+				norm += float64(g) * float64(g)
+			}
+			norm = math.Sqrt(norm)
+			// Along the gradient, far enough that float32 rounding is small beside the difference.
+			step := 0.02 * loss / norm
+			at := func(f float64) float64 {
+				old := append([]float32(nil), c.values...)
+				for j, g := range c.grad {
+					c.values[j] += float32(f * step * float64(g) / norm)
+				}
+				kl, err := d.divergence(part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				copy(c.values, old)
+				return kl
+			}
+			got := (at(1) - at(-1)) / (2 * step)
+			if math.Abs(got-norm) > 0.01*norm {
+				t.Errorf("layer %d, %s: derivative %g, by differences %g", i, c.name, norm, got)
+			}
+		}
+	}
+}
+
+func TestRefusesTooFewSequences(t *testing.T) {
+	net, a := network(t, nil)
+	if _, _, err := Run(context.Background(), blas.New(1), net, randomSequences(4, 20, net.Vocab), testOptions(a)); err == nil {
+		t.Error("accepted as many sequences as are held out")
+	}
+	bad := randomSequences(8, 20, net.Vocab)
+	bad[7][3] = net.Vocab
+	if _, _, err := Run(context.Background(), blas.New(1), net, bad, testOptions(a)); err == nil {
+		t.Error("accepted an id outside the vocabulary")
+	}
+}
