@@ -67,32 +67,34 @@ func Joint(blocks []Block, c Metric, rank int, opt Options) (*JointFactors, erro
 	inv, unit := powerOfTwoScale(big)
 	scale(inv, stack.Data)
 
-	lead, err := leadingRows(stack, c, rank, opt)
+	lead, y, err := leadingRows(stack, c, rank, opt)
 	if err != nil {
 		return nil, err
 	}
 	f := &JointFactors{
-		Values: lead.values, Total: lead.total, Basis: lead.basis,
-		Iterations: lead.iterations, Converged: lead.converged,
+		Values: lead.values, Total: lead.total, Basis: lead.vectors.T(),
+		Iterations: lead.blocks, Converged: lead.converged,
 	}
-	down := orthonormalise(e, lead.rows, c)
+	down, readout := orthonormalise(e, y, c)
 	f.Rank = down.Rows
-	positiveRows(down)
 
 	f.Down = NewMatrix(rank, c.n)
 	f.Down.Slice(0, f.Rank, 0, c.n).copyFrom(down)
-	readout := c.rightApply(e, down) // r x d; Up_i = A_i C Down^T
 	for _, b := range blocks {
-		up := NewMatrix(b.A.Rows, rank)
-		Gemm(e, false, true, 1, b.A, readout, 0, up.Slice(0, up.Rows, 0, f.Rank))
-		f.Up = append(f.Up, up)
+		full := NewMatrix(b.A.Rows, rank)
+		up := full.Slice(0, full.Rows, 0, f.Rank)
+		Gemm(e, false, true, 1, b.A, readout, 0, up)
+		f.Up = append(f.Up, full)
+		weighted, err := b.Q.leftProduct(e, up)
+		if err != nil {
+			return nil, err
+		}
+		scale(inv, weighted.Data)
+		f.Captured += energy(weighted)
 	}
-
-	weightedUp := Product(e, false, true, stack, readout)
-	f.Captured = energy(weightedUp)
 	f.Discarded = max(0, f.Total-f.Captured)
 	if f.Discarded < cancelled*f.Total {
-		Gemm(e, false, false, -1, weightedUp, down, 1, stack)
+		Gemm(e, false, false, -1, Product(e, false, true, stack, readout), down, 1, stack)
 		f.Discarded = max(0, innerProduct(stack, c.rightApply(e, stack)))
 		f.Captured = f.Total - f.Discarded
 	}
@@ -134,80 +136,109 @@ func stackBlocks(e *blas.Engine, blocks []Block, d int) (Matrix, error) {
 	return stack, nil
 }
 
-// leading is what leadingRows finds: rows Y with Y C Y^T near I whose span is
-// that of Down.
-type leading struct {
-	rows       Matrix
-	values     []float64
-	total      float64
-	basis      Matrix
-	iterations int
-	converged  bool
-}
-
-// leadingRows solves the eigenproblem on the smaller side of B = stack L.
-// On the left, B B^T = stack C stack^T = U Lambda U^T needs no factor of C, and
-// Y = Lambda^-1/2 U^T stack. On the right, B^T B = L^T K L = V Lambda V^T with
-// K = stack^T stack, and Y = Lambda^-1 (L V)^T K.
-func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leading, error) {
+// leadingRows solves the eigenproblem on the smaller side of B = stack L and
+// returns with it rows Y, scaled so that Y C Y^T is near I, whose span is that
+// of Down.
+func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leadingSpace, Matrix, error) {
 	e := opt.Engine
 	left := stack.Rows <= c.n
-	var m, k, l Matrix
-	if left {
-		m = Product(e, false, true, c.rightApply(e, stack), stack)
-		symmetrise(m)
-	} else {
-		k = NewMatrix(c.n, c.n)
-		syrk(e, true, 1, stack, 0, k)
-		kl, err := c.rightFactor(e, k)
-		if err != nil {
-			return nil, fmt.Errorf("right metric: %w", err)
+	var g *operator
+	var err error
+	switch {
+	case left:
+		g = leftOperator(e, stack, c)
+	case c.diagonal():
+		b := c.scaleColumns(stack, math.Sqrt(c.scale))
+		g = productOperator(e, b, true)
+		if gramIsCheaper(b.Rows, b.Cols, min(rank, b.Cols)) {
+			g.formNow()
 		}
-		if l, err = c.rightFactor(e, eye(c.n)); err != nil {
-			return nil, fmt.Errorf("right metric: %w", err)
-		}
-		m = Product(e, true, false, l, kl)
-		symmetrise(m)
+	default:
+		g, err = rightOperator(e, stack, c)
 	}
-	eig, err := TopEigen(m, rank, opt)
 	if err != nil {
-		return nil, fmt.Errorf("joint stack: %w", err)
+		return nil, Matrix{}, fmt.Errorf("right metric: %w", err)
 	}
+	opt.checkStart(g.n)
+	lead, err := leadingEigen(g, min(rank, g.n), opt)
+	if err != nil {
+		return nil, Matrix{}, fmt.Errorf("joint stack: %w", err)
+	}
+
 	useful := 0
-	for useful < len(eig.Values) && eig.Values[useful] > float64(max(stack.Rows, c.n))*epsilon*eig.Values[0] {
+	for useful < len(lead.values) && lead.values[useful] > float64(max(stack.Rows, c.n))*epsilon*lead.values[0] {
 		useful++
 	}
-	v := eig.Vectors.Slice(0, m.Rows, 0, useful)
+	v, images := lead.vectors.Slice(0, useful, 0, g.n), lead.images.Slice(0, useful, 0, g.images)
 	var y Matrix
-	if left {
-		y = Product(e, true, false, v, stack)
-	} else {
-		y = Product(e, true, false, Product(e, false, false, l, v), k)
+	switch {
+	case left: // Y = Lambda^-1/2 U^T stack
+		y = Product(e, false, false, v, stack)
+	case c.diagonal(): // Y = Lambda^-1 (B V)^T stack
+		y = Product(e, false, false, images, stack)
+	default: // Y = Lambda^-1 (L V)^T K
+		y = images
 	}
 	for i := range useful {
-		f := 1 / eig.Values[i]
+		f := 1 / lead.values[i]
 		if left {
 			f = math.Sqrt(f)
 		}
 		scale(f, y.Row(i))
 	}
-	return &leading{
-		rows: y, values: eig.Values, total: eig.Trace, basis: eig.Vectors,
-		iterations: eig.Iterations, converged: eig.Converged,
+	return lead, y, nil
+}
+
+// leftOperator is B B^T = stack C stack^T, which needs no factor of C.
+func leftOperator(e *blas.Engine, stack Matrix, c Metric) *operator {
+	if c.diagonal() {
+		m := NewMatrix(stack.Rows, stack.Rows)
+		syrk(e, false, 1, c.scaleColumns(stack, math.Sqrt(c.scale)), 0, m)
+		return denseOperator(e, m)
+	}
+	m := c.Congruence(e, stack)
+	symmetrise(m)
+	return denseOperator(e, m)
+}
+
+// rightOperator is L^T K L, K = stack^T stack, with images X L^T K.
+func rightOperator(e *blas.Engine, stack Matrix, c Metric) (*operator, error) {
+	l, err := c.compactFactor(e)
+	if err != nil {
+		return nil, err
+	}
+	k := NewMatrix(c.n, c.n)
+	syrk(e, true, c.scale, stack, 0, k)
+	return &operator{
+		e: e, n: l.Cols, images: c.n, trace: innerProduct(l, Product(e, false, false, k, l)),
+		form: func() Matrix {
+			m := Product(e, true, false, l, Product(e, false, false, k, l))
+			symmetrise(m)
+			return m
+		},
+		toImage:   func(x, image Matrix) { Gemm(e, false, false, 1, Product(e, false, true, x, l), k, 0, image) },
+		fromImage: func(image, w Matrix) { Gemm(e, false, false, 1, image, l, 0, w) },
 	}, nil
 }
 
-// orthonormalise returns T Y with (T Y) C (T Y)^T = I, T lower triangular. Rows that depend on the
-// ones before them to working precision end the result.
-func orthonormalise(e *blas.Engine, y Matrix, c Metric) Matrix {
+// orthonormalise returns T Y with (T Y) C (T Y)^T = I, T lower triangular, and
+// T Y C. Rows that depend on the ones before them to working precision, and
+// the rows after those, are left out.
+func orthonormalise(e *blas.Engine, y Matrix, c Metric) (ty, tyc Matrix) {
+	yc := c.rightApply(e, y)
 	for range 2 { // twice, as in CholeskyQR2
-		n := Product(e, false, true, c.rightApply(e, y), y)
-		t, pivot, ok := Cholesky(e, n)
+		t, pivot, ok := Cholesky(e, Product(e, false, true, yc, y))
 		if !ok {
-			y = y.Slice(0, pivot, 0, y.Cols)
+			y, yc = y.Slice(0, pivot, 0, y.Cols), yc.Slice(0, pivot, 0, y.Cols)
 			t = t.Slice(0, pivot, 0, pivot)
 		}
 		SolveLower(e, t, false, y)
+		SolveLower(e, t, false, yc)
 	}
-	return y
+	for i := range y.Rows {
+		if positiveRow(y.Row(i)) {
+			scale(-1, yc.Row(i))
+		}
+	}
+	return y, yc
 }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
 )
 
 // jointLoss is sum_i tr(Q_i E_i C E_i^T), E_i = A_i - Up_i Down, in plain loops from full metrics.
@@ -239,4 +242,103 @@ func TestJointErrors(t *testing.T) {
 	mustPanic(t, "block of another width", func() { Joint([]Block{{NewMatrix(2, 4), IdentityMetric(2)}}, IdentityMetric(3), 1, Options{}) })
 	mustPanic(t, "metric of another order", func() { Joint([]Block{{NewMatrix(2, 3), IdentityMetric(3)}}, IdentityMetric(3), 1, Options{}) })
 	mustPanic(t, "negative rank", func() { Joint(nil, IdentityMetric(3), -1, Options{}) })
+}
+
+// Every route of the iteration: on the left, and on the right with a diagonal
+// (formed and not) and with a full metric.
+func TestJointIterative(t *testing.T) {
+	rng := testRNG()
+	for _, tc := range []struct {
+		name           string
+		d, block, rank int
+		c              string
+	}{
+		{"left, diagonal", 260, 70, 20, "diagonal"},
+		{"left, full", 260, 70, 20, "full"},
+		{"right, diagonal", 230, 90, 30, "diagonal"},
+		{"right, diagonal, low rank", 250, 100, 4, "diagonal"},
+		{"right, full", 220, 90, 20, "full"},
+		{"right, singular", 230, 90, 20, "singular"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var c Metric
+			full := NewMatrix(tc.d, tc.d)
+			if tc.c == "diagonal" {
+				g := make([]float64, tc.d)
+				for i := range g {
+					g[i] = rng.NormFloat64() * float64(i%5)
+					full.Set(i, i, 3*g[i]*g[i])
+				}
+				c = DiagonalMetric(g).Scaled(3)
+			} else {
+				values := spectrum("power 0.5", tc.d)
+				if tc.c == "singular" {
+					clear(values[205:])
+				}
+				full = withEigenvalues(rng, values)
+				c = GramMetric(full)
+			}
+			var blocks []Block
+			var a, q []Matrix
+			for range 3 {
+				x := withSpectrum(rng, tc.block, tc.d, spectrum("power 1", tc.block))
+				l := randomMatrix(rng, tc.block, tc.block)
+				a, q = append(a, x), append(q, naiveProduct(l, l.T()))
+				blocks = append(blocks, Block{A: x, Q: FactorMetric(l)})
+			}
+			spectrum := jointSpectrum(a, q, full)
+			var total, best float64
+			for i, v := range spectrum {
+				total += v
+				if i >= tc.rank {
+					best += v
+				}
+			}
+			cold, err := Joint(blocks, c, tc.rank, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cold.Iterations == 0 || !cold.Converged || cold.Rank != tc.rank {
+				t.Fatalf("%d iterations, converged %v, rank %d", cold.Iterations, cold.Converged, cold.Rank)
+			}
+			warm, err := Joint(blocks, c, tc.rank, Options{Start: cold.Basis})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if warm.Iterations >= cold.Iterations {
+				t.Errorf("%d blocks from the solution, %d without", warm.Iterations, cold.Iterations)
+			}
+			for _, f := range []*JointFactors{cold, warm} {
+				loss := jointLoss(a, q, full, f.Up, f.Down)
+				if math.Abs(loss-f.Discarded) > 1e-12*total || math.Abs(f.Total-total) > 1e-12*total {
+					t.Errorf("true error %g, Discarded %g; total %g, Total %g", loss, f.Discarded, total, f.Total)
+				}
+				if f.Discarded > best*(1+1e-4) || f.Discarded < best-1e-12*total {
+					t.Errorf("Discarded %g, optimum %g of %g", f.Discarded, best, total)
+				}
+			}
+		})
+	}
+}
+
+func TestJointThreads(t *testing.T) {
+	jc := jointCases()[30]
+	var first *JointFactors
+	for threads := 1; threads <= 3; threads++ {
+		f, err := Joint(jc.blocks, jc.c, 4, Options{Engine: blas.New(threads)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = f
+			continue
+		}
+		same := slices.Equal(first.Down.Data, f.Down.Data) && first.Discarded == f.Discarded
+		for i := range f.Up {
+			same = same && slices.Equal(first.Up[i].Data, f.Up[i].Data)
+		}
+		if !same {
+			t.Errorf("%d threads give other bits than one", threads)
+		}
+	}
 }

@@ -8,26 +8,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 )
 
-// operator is a symmetric positive semidefinite matrix G of order n, known by
-// its products.
-type operator struct {
-	n     int
-	trace float64
-	// apply writes X G into w for a block of rows X (b x n). Where G = Z Z^T with
-	// Z of images columns, it leaves X Z in image (b x images) on the way.
-	apply  func(x, w, image Matrix)
-	images int
-}
-
-// leadingSpace is what blockKrylov finds.
-type leadingSpace struct {
-	values    []float64 // k Ritz values, descending
-	vectors   Matrix    // k x n, in rows, orthonormal
-	images    Matrix    // k x images: vectors Z
-	blocks    int       // products of G with a block
-	converged bool
-}
-
 const (
 	// A narrow block needs fewer vectors for a given accuracy, a wide one gives
 	// faster products; both stop mattering beyond these bounds.
@@ -48,8 +28,11 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 	capacity := min(n, max(restartAt*k, k+8*width))
 	s := &krylov{
 		g: g, e: e, k: k, width: width,
-		basis: NewMatrix(min(n, capacity+width), n), t: NewMatrix(capacity, capacity), images: NewMatrix(capacity, g.images),
+		basis: NewMatrix(min(n, capacity+width), n), t: NewMatrix(capacity, capacity), images: NewMatrix(capacity, 0),
 		rng: rand.New(rand.NewPCG(opt.Seed, 0x5bd1e995)),
+	}
+	if g.gram == nil {
+		s.images = NewMatrix(capacity, g.images)
 	}
 	if err := s.start(opt.Start); err != nil {
 		return nil, err
@@ -57,7 +40,7 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 	checkEvery := max(width, k/4)
 	nextCheck := min(capacity, k+k/4)
 	var history []float64 // captured energy at the checks
-	out := &leadingSpace{}
+	out := &leadingSpace{total: g.trace}
 	for {
 		full, err := s.step()
 		if err != nil {
@@ -135,9 +118,9 @@ type krylov struct {
 	e        *blas.Engine
 	k, width int
 	basis, t Matrix
-	images   Matrix
-	size     int // rows of basis that are in T
-	next     int // rows of the coming block
+	images   Matrix // of the rows of basis in T, while G is not formed
+	size     int    // rows of basis that are in T
+	next     int    // rows of the coming block
 	rng      *rand.Rand
 }
 
@@ -173,7 +156,7 @@ func (s *krylov) step() (full bool, err error) {
 	n, b := s.g.n, s.next
 	x := s.basis.Slice(s.size, s.size+b, 0, n)
 	w := NewMatrix(b, n)
-	s.g.apply(x, w, s.images.Slice(s.size, s.size+b, 0, s.g.images))
+	s.g.apply(x, w, s.images.Slice(s.size, s.size+b, 0, s.images.Cols))
 	old := s.size
 	s.size += b
 	known := s.basis.Slice(0, s.size, 0, n)
@@ -216,10 +199,8 @@ func (s *krylov) restart() error {
 		return err
 	}
 	basis := Product(s.e, true, false, eig.Vectors, s.basis.Slice(0, s.size, 0, s.g.n))
-	if s.g.images > 0 {
-		images := Product(s.e, true, false, eig.Vectors, s.images.Slice(0, s.size, 0, s.g.images))
-		s.images.Slice(0, keep, 0, s.g.images).copyFrom(images)
-	}
+	images := Product(s.e, true, false, eig.Vectors, s.images.Slice(0, s.size, 0, s.images.Cols))
+	s.images.Slice(0, keep, 0, s.images.Cols).copyFrom(images)
 	next := s.basis.Slice(s.size, s.size+s.next, 0, s.g.n).Clone()
 	s.basis.Slice(0, keep, 0, s.g.n).copyFrom(basis)
 	s.basis.Slice(keep, keep+s.next, 0, s.g.n).copyFrom(next)
@@ -239,7 +220,9 @@ func (s *krylov) finish(out *leadingSpace) error {
 	}
 	out.values = eig.Values
 	out.vectors = Product(s.e, true, false, eig.Vectors, s.basis.Slice(0, s.size, 0, s.g.n))
-	if s.g.images > 0 {
+	if s.g.gram != nil {
+		out.findImages(s.g)
+	} else {
 		out.images = Product(s.e, true, false, eig.Vectors, s.images.Slice(0, s.size, 0, s.g.images))
 	}
 	return nil

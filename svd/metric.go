@@ -129,7 +129,7 @@ func factorPSD(e *blas.Engine, c Matrix) (Matrix, error) {
 
 // factorRows returns the number of rows of W in C = W^T W as leftApply uses it.
 func (m Metric) factorRows(e *blas.Engine) (int, error) {
-	if m.factor == nil && m.gram == nil {
+	if m.diagonal() {
 		return m.n, nil
 	}
 	l, err := m.compactFactor(e)
@@ -139,7 +139,7 @@ func (m Metric) factorRows(e *blas.Engine) (int, error) {
 // leftApply writes W A into dst, C = W^T W.
 func (m Metric) leftApply(e *blas.Engine, a, dst Matrix) error {
 	f := math.Sqrt(m.scale)
-	if m.factor == nil && m.gram == nil {
+	if m.diagonal() {
 		for i := range m.n {
 			g := f
 			if m.diag != nil {
@@ -160,20 +160,18 @@ func (m Metric) leftApply(e *blas.Engine, a, dst Matrix) error {
 	return nil
 }
 
-// rightFactor returns X L for rows X (k x n), C = L L^T.
-func (m Metric) rightFactor(e *blas.Engine, x Matrix) (Matrix, error) {
-	f := math.Sqrt(m.scale)
-	if m.factor == nil && m.gram == nil {
-		return m.scaleColumns(x, f), nil
-	}
-	l, err := m.compactFactor(e)
+// leftProduct returns W A, C = W^T W.
+func (m Metric) leftProduct(e *blas.Engine, a Matrix) (Matrix, error) {
+	p, err := m.factorRows(e)
 	if err != nil {
 		return Matrix{}, err
 	}
-	y := NewMatrix(x.Rows, l.Cols)
-	Gemm(e, false, false, f, x, l, 0, y)
-	return y, nil
+	w := NewMatrix(p, a.Cols)
+	return w, m.leftApply(e, a, w)
 }
+
+// diagonal reports whether the metric is held as a diagonal.
+func (m Metric) diagonal() bool { return m.factor == nil && m.gram == nil }
 
 // rightApply returns X C for rows X (k x n).
 func (m Metric) rightApply(e *blas.Engine, x Matrix) Matrix {

@@ -65,8 +65,7 @@ func TestKrylovRestart(t *testing.T) {
 	}
 	c := withEigenvalues(testRNG(), values)
 	opt := Options{Tol: 1e-9, MaxIterations: 1000}.withDefaults()
-	g := &operator{n: n, trace: trace(c), apply: func(x, w, _ Matrix) { Gemm(nil, false, false, 1, x, c, 0, w) }}
-	s, err := blockKrylov(g, k, opt)
+	s, err := blockKrylov(denseOperator(nil, c), k, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

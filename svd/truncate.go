@@ -32,12 +32,8 @@ func Truncate(a Matrix, rank int, opt Options) (*Truncation, error) {
 	if min(a.Rows, a.Cols) <= exactBelow {
 		return Exact(a, rank)
 	}
-	long, short := float64(max(a.Rows, a.Cols)), float64(min(a.Rows, a.Cols))
-	k := float64(min(rank, int(short)))
-	dim := 2 * k // of the Krylov space, about
-	direct := 4*long*short*dim + 2*long*k*dim
-	gram := long*short*short + 2*short*short*dim + 2*long*short*k
-	return truncate(a, rank, gram < direct || solveDirectly(int(short), int(k)), opt)
+	short := min(a.Rows, a.Cols)
+	return truncate(a, rank, gramIsCheaper(max(a.Rows, a.Cols), short, min(rank, short)), opt)
 }
 
 // exactBelow is the length of a matrix's smaller side up to which Truncate
@@ -67,15 +63,26 @@ func truncate(a Matrix, rank int, gram bool, opt Options) (*Truncation, error) {
 		a = a.Clone()
 		scale(inv, a.Data)
 	}
-	t := &Truncation{S: make([]float64, rank), Total: energy(a), Converged: true}
-	f := &rowFactors{e: opt.Engine, s: t.S}
-	if rank == 0 {
-		f.narrow, f.wide = NewMatrix(0, min(a.Rows, a.Cols)), NewMatrix(0, max(a.Rows, a.Cols))
-	} else if err := t.leading(a, rank, gram, opt, f); err != nil {
+	e := opt.Engine
+	tall := a.Rows >= a.Cols
+	if !tall && opt.Start.Cols > 0 {
+		opt.Start = Product(e, false, false, a, opt.Start)
+	}
+	g := productOperator(e, a, tall)
+	if gram {
+		g.formNow()
+	}
+	s, err := leadingEigen(g, rank, opt)
+	if err != nil {
 		return nil, fmt.Errorf("truncation of a %d x %d matrix to rank %d: %w", a.Rows, a.Cols, rank, err)
 	}
+	t := &Truncation{S: make([]float64, rank), Total: g.trace, Iterations: s.blocks, Converged: s.converged}
+	f := &rowFactors{e: e, narrow: s.vectors, wide: s.images, s: t.S}
+	if err := f.finish(); err != nil {
+		return nil, err
+	}
 	u, v := f.wide, f.narrow
-	if a.Rows < a.Cols {
+	if !tall {
 		u, v = v, u
 	}
 	for i := range rank {
@@ -91,7 +98,7 @@ func truncate(a Matrix, rank int, gram bool, opt Options) (*Truncation, error) {
 		for i := range rank {
 			scale(t.S[i], u.Row(i))
 		}
-		Gemm(opt.Engine, true, false, -1, u, v, 1, rest)
+		Gemm(e, true, false, -1, u, v, 1, rest)
 		t.Discarded = energy(rest)
 	}
 	scale(unit, t.S)
@@ -104,43 +111,6 @@ func truncate(a Matrix, rank int, gram bool, opt Options) (*Truncation, error) {
 // cancelled is the share of the total energy below which Total - Captured is
 // mostly rounding, and the error is computed from the residual instead.
 const cancelled = 1e-6
-
-// leading computes the factors in rows by the leading eigenvectors of the Gram matrix on
-// the smaller side.
-func (t *Truncation) leading(a Matrix, rank int, gram bool, opt Options, f *rowFactors) error {
-	e := opt.Engine
-	tall := a.Rows >= a.Cols
-	n := min(a.Rows, a.Cols)
-	if !tall && opt.Start.Cols > 0 {
-		opt.Start = Product(e, false, false, a, opt.Start)
-	}
-	toWide := func(x, y Matrix) { Gemm(e, false, tall, 1, x, a, 0, y) }
-	if gram {
-		g := NewMatrix(n, n)
-		syrk(e, tall, 1, a, 0, g)
-		eig, err := TopEigen(g, rank, opt)
-		if err != nil {
-			return err
-		}
-		t.Iterations, t.Converged = eig.Iterations, eig.Converged
-		f.narrow = eig.Vectors.T()
-		f.wide = NewMatrix(rank, max(a.Rows, a.Cols))
-		toWide(f.narrow, f.wide)
-		return f.finish()
-	}
-	g := &operator{n: n, trace: t.Total, images: max(a.Rows, a.Cols)}
-	g.apply = func(x, w, image Matrix) {
-		toWide(x, image)
-		Gemm(e, false, !tall, 1, image, a, 0, w)
-	}
-	s, err := blockKrylov(g, rank, opt)
-	if err != nil {
-		return err
-	}
-	t.Iterations, t.Converged = s.blocks, s.converged
-	f.narrow, f.wide = s.vectors, s.images
-	return f.finish()
-}
 
 // leadingSign returns the sign of the largest component of column k, the
 // first one of equals.
