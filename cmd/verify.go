@@ -60,8 +60,8 @@ func (o *verifyOptions) AddFlags(c *cobra.Command) {
 	f.StringVar(&o.Tokens, "tokens", "", "measure on a `FILE` of token ids: .npy [sequences, length], or .jsonl with a list on each line")
 	f.Var(intFlag(&o.Context, 2, 1, ""), "context", fmt.Sprintf("cut text and longer sequences into windows of N tokens (default: %d, or the model's context if that is smaller)", defaultVerifyContext))
 	f.Var(intFlag(&o.MaxTokens, 2, 1, strconv.Itoa(defaultVerifyTokens)), "max-tokens", "use the first sequences that have no more than N tokens together")
-	f.Var(numberFlag(&o.Thresholds.MaxKL, 0), "max-kl", "fail if the mean KL divergence, in nats per token, is above X")
-	f.Var(numberFlag(&o.Thresholds.MaxPerplexityIncrease, -100), "max-ppl-increase", "fail if the perplexity is more than X percent above the source's")
+	f.Var(numberFlag(&o.Thresholds.MaxKL, "X", 0), "max-kl", "fail if the mean KL divergence, in nats per token, is above X")
+	f.Var(numberFlag(&o.Thresholds.MaxPerplexityIncrease, "PCT", -100), "max-ppl-increase", "fail if the perplexity is more than PCT percent above the source's")
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "threads (default: as many as there are processors)")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "of the text that the source writes itself, `N`")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
@@ -69,8 +69,8 @@ func (o *verifyOptions) AddFlags(c *cobra.Command) {
 }
 
 // numberFlag is an optional finite number of at least least.
-func numberFlag(to **float64, least float64) *checked[*float64] {
-	return &checked[*float64]{to: to, kind: "X", parse: func(s string) (*float64, error) {
+func numberFlag(to **float64, kind string, least float64) *checked[*float64] {
+	return &checked[*float64]{to: to, kind: kind, parse: func(s string) (*float64, error) {
 		x, err := strconv.ParseFloat(s, 64)
 		if err != nil || math.IsNaN(x) || math.IsInf(x, 0) || x < least {
 			return nil, fmt.Errorf("expected a number from %g on", least)

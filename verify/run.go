@@ -272,6 +272,6 @@ func judge(v *Result, failure string) {
 		fail("perplexity increased by %.4g %%, at most %.4g %% allowed", increase, *most)
 	}
 	if v.Perplexity.Ratio > poorRatio {
-		v.Warnings = append(v.Warnings, fmt.Sprintf("the converted model is poor: its perplexity is %.3g times the source's", float64(v.Perplexity.Ratio)))
+		v.Warnings = append(v.Warnings, fmt.Sprintf("the converted model is poor: its perplexity is %.4g times the source's", float64(v.Perplexity.Ratio)))
 	}
 }

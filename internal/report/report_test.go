@@ -68,7 +68,7 @@ layer  attention error  norm error  stream error
 
 KL               0.5123 nats per token, 99th percentile 3.25
 top-1 agreement  62.5 %
-perplexity       27.61 -> 37.07 (+34.24 %)
+perplexity       27.61 -> 37.07 (+34.2 %)
 failed: mean KL 0.5123 nats, at most 0.25 allowed
 `
 	if b.String() != want {
@@ -127,7 +127,7 @@ func TestMarkdown(t *testing.T) {
 | cache | 384 -> 192 floats per token and layer (50.0 %) |
 | KL | 0.5123 nats per token, 99th percentile 3.25 |
 | top-1 agreement | 62.5 % |
-| perplexity | 27.61 -> 37.07 (+34.24 %) |
+| perplexity | 27.61 -> 37.07 (+34.2 %) |
 
 | layer | attention error | norm error | stream error |
 |---:|---:|---:|---:|

@@ -170,7 +170,7 @@ func (v *Verification) summary() [][2]string {
 	p := &v.Perplexity
 	increase := ""
 	if p.Ratio.Finite() {
-		increase = fmt.Sprintf(" (%+.2f %%)", 100*(float64(p.Ratio)-1))
+		increase = fmt.Sprintf(" (%+.1f %%)", 100*(float64(p.Ratio)-1))
 	}
 	kl := figure(v.Logits.KLMean)
 	if v.Logits.KLMean.Finite() {
