@@ -39,7 +39,7 @@ type run struct {
 func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
 	cut := len(sequences) - o.HoldOut
 	if cut < 1 || o.HoldOut < 1 {
-		return nil, nil, fmt.Errorf("%d calibration sequences, want more than the %d held out", len(sequences), o.HoldOut)
+		return nil, nil, errTooFew(len(sequences), o.HoldOut)
 	}
 	r := &run{engine: e, net: net, options: o}
 	var err error
@@ -123,21 +123,13 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 
 // data prepares a layer's inputs and targets.
 func (r *run) data(block *model.Block, s *streams) *layerData {
-	n, d := s.batch.Tokens(), block.Hidden
-	t := &layerData{
-		batch:    &s.batch,
-		sourceIn: make([]float32, n*d), convertedIn: make([]float32, n*d),
-		output: make([]float32, n*d), target: make([]float32, n*d),
-	}
-	model.RMSNorm(r.engine, n, s.source, block.AttnNorm, block.Eps, t.sourceIn)
+	n := s.batch.Tokens()
+	t := isolatedData(r.engine, block, &s.batch, s.source)
+	t.convertedIn, t.target = make([]float32, n*block.Hidden), make([]float32, n*block.Hidden)
 	model.RMSNorm(r.engine, n, s.converted, block.AttnNorm, block.Eps, t.convertedIn)
-	block.Attention.Forward(r.engine, t.batch, t.sourceIn, t.output)
-	after := make([]float32, n*d)
 	for i, v := range t.output {
-		after[i] = s.source[i] + v
 		t.target[i] = v + s.source[i] - s.converted[i]
 	}
-	t.weights = tokenWeights(after, d)
 	return t
 }
 

@@ -1,0 +1,109 @@
+package calibrate
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/mla"
+)
+
+// Geometry is one way to spend the cache: the width of the latent's content and the frequencies of the rotary key.
+type Geometry struct {
+	Rank        int
+	Frequencies []float64
+}
+
+const (
+	// scoutLayers is how many layers, spread over the depth, are tried with every geometry.
+	scoutLayers = 6
+	// scoutTokens bounds the tokens that their statistics come from.
+	scoutTokens = 4096
+)
+
+// Scout tries every geometry with every candidate on a few layers and returns the mean squared isolated errors on
+// held-out tokens, the best candidate's in each layer, one figure for each geometry.
+func Scout(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, geometries []Geometry, o Options) ([]float64, error) {
+	cut := len(sequences) - o.HoldOut
+	if cut < 1 || o.HoldOut < 1 {
+		return nil, errTooFew(len(sequences), o.HoldOut)
+	}
+	train := model.NewBatch(sequences[:cut])
+	part, _ := statisticsPart(&train, scoutTokens)
+	hold := model.NewBatch(sequences[cut:])
+	streams := [2][]float32{}
+	batches := [2]*model.Batch{&part, &hold}
+	for i, b := range batches {
+		var err error
+		if streams[i], err = net.Embed(b); err != nil {
+			return nil, err
+		}
+	}
+	sums := make([]float64, len(geometries))
+	step := max(1, net.Layers/scoutLayers)
+	for layer := 0; layer < net.Layers; layer++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		block, err := net.Block(layer)
+		if err != nil {
+			return nil, err
+		}
+		var data [2]*layerData
+		for i, b := range batches {
+			data[i] = isolatedData(e, block, b, streams[i])
+		}
+		if layer%step == step/2 {
+			if err := scoutLayer(e, block, data[0], data[1], geometries, o, sums); err != nil {
+				return nil, fmt.Errorf("layer %d: %w", layer, err)
+			}
+		}
+		for i, b := range batches {
+			model.Add(e, streams[i], data[i].output)
+			block.ForwardMLP(e, b.Tokens(), streams[i])
+		}
+		block.Close()
+	}
+	return sums, nil
+}
+
+func errTooFew(sequences, held int) error {
+	return fmt.Errorf("%d calibration sequences, want more than the %d held out", sequences, held)
+}
+
+// isolatedData is a layer's input and output in the source alone.
+func isolatedData(e *blas.Engine, block *model.Block, b *model.Batch, x []float32) *layerData {
+	t := &layerData{batch: b, sourceIn: make([]float32, len(x)), output: make([]float32, len(x))}
+	model.RMSNorm(e, b.Tokens(), x, block.AttnNorm, block.Eps, t.sourceIn)
+	block.Attention.Forward(e, b, t.sourceIn, t.output)
+	after := append([]float32(nil), x...)
+	model.Add(e, after, t.output)
+	t.weights = tokenWeights(after, block.Hidden)
+	return t
+}
+
+func scoutLayer(e *blas.Engine, block *model.Block, train, hold *layerData, geometries []Geometry, o Options, sums []float64) error {
+	source, ok := block.Attention.(*model.GQA)
+	if !ok {
+		return fmt.Errorf("attention is %T, want a source's", block.Attention)
+	}
+	st := Statistics(e, source, train.batch, train.sourceIn, train.weights, o.Context)
+	layer := sourceLayer(source)
+	y := make([]float32, len(hold.output))
+	for i, g := range geometries {
+		least := math.Inf(1)
+		for _, c := range o.Candidates {
+			m, err := mla.ConvertCalibrated(layer, st, g.Rank, g.Frequencies, c, e)
+			if err != nil {
+				return err
+			}
+			model.FromAttention(m).Forward(e, hold.batch, hold.sourceIn, y)
+			err2 := relativeError(y, hold.output, hold.weights)
+			least = min(least, err2*err2)
+		}
+		sums[i] += least
+	}
+	return nil
+}
