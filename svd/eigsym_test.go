@@ -327,3 +327,66 @@ func BenchmarkTridiagonalise(b *testing.B) {
 		})
 	}
 }
+
+// Tridiagonal matrices that deflate much, little and in odd places.
+func TestTridiagonalEigen(t *testing.T) {
+	power := func(rng *rand.Rand, digits float64) float64 { return math.Pow(10, -digits*rng.Float64()) }
+	kinds := []struct {
+		name      string
+		diag, off func(rng *rand.Rand, i int) float64
+	}{
+		{"random", func(rng *rand.Rand, _ int) float64 { return rng.NormFloat64() }, func(rng *rand.Rand, _ int) float64 { return rng.NormFloat64() }},
+		{"zero diagonal", func(*rand.Rand, int) float64 { return 0 }, func(*rand.Rand, int) float64 { return 1 }},
+		{"wide range", func(rng *rand.Rand, _ int) float64 { return power(rng, 12) }, func(rng *rand.Rand, _ int) float64 { return power(rng, 12) }},
+		{"repeated", func(rng *rand.Rand, _ int) float64 { return float64(rng.IntN(3)) }, func(rng *rand.Rand, _ int) float64 { return power(rng, 16) }},
+		{"near identity", func(*rand.Rand, int) float64 { return 1 }, func(rng *rand.Rand, _ int) float64 { return 1e-8 * rng.NormFloat64() }},
+		{"glued Wilkinson", func(_ *rand.Rand, i int) float64 { return math.Abs(float64(i%21) - 10) }, func(rng *rand.Rand, i int) float64 {
+			if i%21 == 20 {
+				return power(rng, 14)
+			}
+			return 1
+		}},
+		{"graded", func(_ *rand.Rand, i int) float64 { return math.Pow(2, -float64(i)) }, func(_ *rand.Rand, i int) float64 { return math.Pow(2, -float64(i)-0.5) }},
+		{"rounding", func(rng *rand.Rand, _ int) float64 { return 1 + 1e-15*float64(rng.IntN(5)) }, func(rng *rand.Rand, _ int) float64 { return 1e-15 * rng.NormFloat64() }},
+	}
+	for _, kind := range kinds {
+		for trial := range 10 {
+			rng := rand.New(rand.NewPCG(uint64(trial), 99))
+			n := 33 + rng.IntN(130)
+			d, off := make([]float64, n), make([]float64, n-1)
+			c := NewMatrix(n, n)
+			for i := range d {
+				d[i] = kind.diag(rng, i)
+				c.Set(i, i, d[i])
+			}
+			for i := range off {
+				off[i] = kind.off(rng, i)
+				switch rng.IntN(25) {
+				case 0:
+					off[i] = 0
+				case 1:
+					off[i] = 1e-300
+				}
+				c.Set(i, i+1, off[i])
+				c.Set(i+1, i, off[i])
+			}
+			values, zt, err := tridiagonalEigen(sharedEngine(), d, off, n)
+			if err != nil {
+				t.Fatalf("%s, trial %d: %v", kind.name, trial, err)
+			}
+			if !slices.IsSorted(values) {
+				t.Errorf("%s, trial %d: values do not ascend", kind.name, trial)
+			}
+			if o := orthogonalityError(zt.T()); !(o < 2e-14) {
+				t.Errorf("%s, trial %d: orthogonality error %g", kind.name, trial, o)
+			}
+			scaled := zt.Clone()
+			for i, v := range values {
+				scale(v, scaled.Row(i))
+			}
+			if r := frobenius(naiveSub(naiveProduct(zt, c), scaled)); !(r < 2e-14*frobenius(c)) {
+				t.Errorf("%s, trial %d: residual %g, norm %g", kind.name, trial, r, frobenius(c))
+			}
+		}
+	}
+}
