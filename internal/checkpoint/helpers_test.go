@@ -21,10 +21,15 @@ func rawFile(header string, dataSize int) []byte {
 	return b
 }
 
-// folder writes files into a new folder.
+// folder writes files into a new folder. Its name holds nothing of the test's, so that an error that names the folder does
+// not seem to say what the test looks for.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "ck")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(files[name]), 0o644); err != nil {
 			t.Fatal(err)
@@ -49,6 +54,15 @@ func wantError(t *testing.T, err error, kind Kind, parts ...string) {
 		t.Errorf("%v: kind %v, want %v", err, e.Kind, kind)
 	}
 	wantText(t, err, parts...)
+}
+
+// wantTensor checks the tensor or field that an error names.
+func wantTensor(t *testing.T, err error, name string) {
+	t.Helper()
+	var e *Error
+	if name != "" && errors.As(err, &e) && e.Tensor != name {
+		t.Errorf("error %q names %q, want %q", err, e.Tensor, name)
+	}
 }
 
 // wantText checks the text of an error of any type.

@@ -7,34 +7,35 @@ import (
 )
 
 var hostileIndexes = []struct {
-	name string
-	text string
-	kind Kind
-	says []string
+	name   string
+	text   string
+	kind   Kind
+	tensor string
+	says   []string
 }{
-	{"empty", ``, BadSource, []string{"not JSON"}},
-	{"not JSON", `{"weight_map":`, BadSource, []string{"not JSON"}},
-	{"array", `[]`, BadSource, []string{"an array", "a JSON object"}},
-	{"null", `null`, BadSource, []string{"null"}},
-	{"text", `"weight_map"`, BadSource, []string{"a JSON object"}},
-	{"bad UTF-8", "{\"weight_map\":{\"a\xff\":\"m.safetensors\"}}", BadSource, []string{"UTF-8"}},
-	{"no weight_map", `{"metadata":{}}`, BadSource, []string{"weight_map"}},
-	{"empty weight_map", `{"weight_map":{}}`, BadSource, []string{"empty weight_map"}},
-	{"weight_map is no object", `{"weight_map":["m.safetensors"]}`, BadSource, []string{"weight_map", "an array"}},
-	{"two weight_maps", `{"weight_map":{"a":"m.safetensors"},"weight_map":{"b":"m.safetensors"}}`, BadSource, []string{"duplicate key", "weight_map"}},
-	{"duplicate tensor", `{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}`, BadSource, []string{"duplicate key", `"a"`}},
-	{"shard is no text", `{"weight_map":{"a":1}}`, BadSource, []string{"a", "the number 1"}},
-	{"parent", `{"weight_map":{"a":"../m.safetensors"}}`, BadSource, []string{"a", "../m.safetensors", "same folder"}},
-	{"dots", `{"weight_map":{"a":".."}}`, BadSource, []string{"a", `".."`}},
-	{"dot", `{"weight_map":{"a":"."}}`, BadSource, []string{"a", `"."`}},
-	{"empty name", `{"weight_map":{"a":""}}`, BadSource, []string{"a", `""`}},
-	{"absolute", `{"weight_map":{"a":"/etc/m.safetensors"}}`, BadSource, []string{"a", "/etc"}},
-	{"subfolder", `{"weight_map":{"a":"sub/m.safetensors"}}`, BadSource, []string{"a", "sub/"}},
-	{"backslash", `{"weight_map":{"a":"..\\m.safetensors"}}`, BadSource, []string{"a", "plain name"}},
-	{"drive", `{"weight_map":{"a":"C:m.safetensors"}}`, BadSource, []string{"a", "C:m"}},
-	{"NUL", `{"weight_map":{"a":"m\u0000.safetensors"}}`, BadSource, []string{"a", "plain name"}},
-	{"newline", `{"weight_map":{"a":"m\n.safetensors"}}`, BadSource, []string{"a", "plain name"}},
-	{"pickle", `{"weight_map":{"a":"pytorch_model-00001-of-00002.bin"}}`, Unsupported, []string{"a", "pytorch_model-00001-of-00002.bin", "safetensors"}},
+	{"empty", ``, BadSource, "", []string{"not JSON"}},
+	{"not JSON", `{"weight_map":`, BadSource, "", []string{"not JSON"}},
+	{"array", `[]`, BadSource, "", []string{"an array", "a JSON object"}},
+	{"null", `null`, BadSource, "", []string{"null"}},
+	{"text", `"weight_map"`, BadSource, "", []string{"a JSON object"}},
+	{"bad UTF-8", "{\"weight_map\":{\"a\xff\":\"m.safetensors\"}}", BadSource, "", []string{"UTF-8"}},
+	{"no weight_map", `{"metadata":{}}`, BadSource, "", []string{"weight_map"}},
+	{"empty weight_map", `{"weight_map":{}}`, BadSource, "", []string{"empty weight_map"}},
+	{"weight_map is no object", `{"weight_map":["m.safetensors"]}`, BadSource, "", []string{"weight_map", "an array"}},
+	{"two weight_maps", `{"weight_map":{"a":"m.safetensors"},"weight_map":{"b":"m.safetensors"}}`, BadSource, "", []string{"duplicate key", "weight_map"}},
+	{"duplicate tensor", `{"weight_map":{"a":"m.safetensors","a":"n.safetensors"}}`, BadSource, "", []string{"duplicate key", `"a"`}},
+	{"shard is no text", `{"weight_map":{"a":1}}`, BadSource, "a", []string{"the number 1"}},
+	{"parent", `{"weight_map":{"a":"../m.safetensors"}}`, BadSource, "a", []string{"../m.safetensors", "same folder"}},
+	{"dots", `{"weight_map":{"a":".."}}`, BadSource, "a", []string{`".."`}},
+	{"dot", `{"weight_map":{"a":"."}}`, BadSource, "a", []string{`"."`}},
+	{"empty name", `{"weight_map":{"a":""}}`, BadSource, "a", []string{`""`}},
+	{"absolute", `{"weight_map":{"a":"/etc/m.safetensors"}}`, BadSource, "a", []string{"/etc"}},
+	{"subfolder", `{"weight_map":{"a":"sub/m.safetensors"}}`, BadSource, "a", []string{"sub/"}},
+	{"backslash", `{"weight_map":{"a":"..\\m.safetensors"}}`, BadSource, "a", []string{"plain name"}},
+	{"drive", `{"weight_map":{"a":"C:m.safetensors"}}`, BadSource, "a", []string{"C:m"}},
+	{"NUL", `{"weight_map":{"a":"m\u0000.safetensors"}}`, BadSource, "a", []string{"plain name"}},
+	{"newline", `{"weight_map":{"a":"m\n.safetensors"}}`, BadSource, "a", []string{"plain name"}},
+	{"pickle", `{"weight_map":{"a":"pytorch_model-00001-of-00002.bin"}}`, Unsupported, "a", []string{"pytorch_model-00001-of-00002.bin", "safetensors"}},
 }
 
 func TestHostileIndexes(t *testing.T) {
@@ -44,6 +45,7 @@ func TestHostileIndexes(t *testing.T) {
 			dir := folder(t, map[string]string{"config.json": "{}", "m.safetensors": good, indexFile: c.text})
 			_, err := Open(dir)
 			wantError(t, err, c.kind, append(c.says, indexFile)...)
+			wantTensor(t, err, c.tensor)
 		})
 	}
 }

@@ -33,14 +33,18 @@ func (d *mappedData) view(off, n int64, _ *[]byte) ([]byte, error) {
 	return d.b[off : off+n : off+n], nil
 }
 
-// drop rounds outward to whole pages: dropping a neighbour's page costs a fault, never data.
+// faultBytes is the most that one page fault maps: Linux maps all of the naturally aligned block of page cache that the page
+// belongs to, the largest of which is a huge page.
+const faultBytes = 2 << 20
+
+// drop rounds outward to whole blocks, or the pages that came along with the first and the last would stay, and add up over
+// the tensors of a file. Dropping a neighbour's page costs a fault, never data.
 func (d *mappedData) drop(off, n int64) {
 	if d.b == nil || n == 0 {
 		return
 	}
-	page := int64(os.Getpagesize())
-	lo := off / page * page
-	hi := min((off+n+page-1)/page*page, int64(len(d.b)))
+	lo := off / faultBytes * faultBytes
+	hi := min((off+n+faultBytes-1)/faultBytes*faultBytes, int64(len(d.b)))
 	// A system that does not take the advice keeps the pages longer; nothing else depends on it.
 	_ = unix.Madvise(d.b[lo:hi], unix.MADV_DONTNEED)
 }

@@ -94,13 +94,17 @@ func (t *Tensor) CheckFinite() error {
 	return t.stream(func(int64, []byte) error { return nil })
 }
 
-// stream calls f with the finite bytes of the tensor, chunk by chunk, and releases each chunk behind it; at is the
-// offset of b in the tensor.
+// streamWindow is how much of a tensor stays mapped behind stream.
+const streamWindow = 2 << 20
+
+// stream calls f with the finite bytes of the tensor, chunk by chunk, and releases them behind it; at is the offset of b in
+// the tensor.
 func (t *Tensor) stream(f func(at int64, b []byte) error) error {
 	if err := t.wantFloat(); err != nil {
 		return err
 	}
 	defer t.Release()
+	var released int64
 	err := eachChunk(t.data, t.off, t.size, func(at int64, b []byte) error {
 		if i := firstNonFinite(t.DType, b); i >= 0 {
 			return t.nonFinite(int(at)/t.DType.Size()+i, elementAt(t.DType, b, i))
@@ -108,9 +112,10 @@ func (t *Tensor) stream(f func(at int64, b []byte) error) error {
 		if err := f(at, b); err != nil {
 			return err
 		}
-		// The chunk before as well: a fault maps some pages on either side of its own.
-		from := max(0, at-chunkBytes)
-		t.data.drop(t.off+from, at+int64(len(b))-from)
+		if end := at + int64(len(b)); end-released >= streamWindow {
+			t.data.drop(t.off+released, end-released)
+			released = end
+		}
 		return nil
 	})
 	return t.where(err)
