@@ -77,14 +77,9 @@ func TestStatistics(t *testing.T) {
 	for i := range h {
 		h[i] = float32(1 + r.NormFloat64()) // a mean that the covariances must not see
 	}
-	weights := make([]float64, batch.Tokens())
-	total := 0.0
-	for i := range weights {
-		weights[i] = 0.5 + r.Float64()
-		total += weights[i]
-	}
+	w := 1 / float64(batch.Tokens())
 	const far = 9
-	got := Statistics(blas.New(2), a, &batch, h, weights, far)
+	got := Statistics(blas.New(2), a, &batch, h, far)
 
 	q, k := double(a.Q), double(a.K)
 	input := make([]float64, d*d)
@@ -106,7 +101,6 @@ func TestStatistics(t *testing.T) {
 			start, n := batch.Starts[s], batch.Starts[s+1]-batch.Starts[s]
 			x := func(i int) []float32 { return h[(start+i)*d : (start+i+1)*d] }
 			for m := range n {
-				w := weights[start+m] / total
 				plain := project(q, hd*a.HeadDim, a.HeadDim, x(m))
 				outer(query, plain, plain, w)
 				if hd == 0 {
@@ -321,10 +315,20 @@ func TestLossless(t *testing.T) {
 			}
 		}
 		d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
-		if kl, err := d.divergence(randomSequences(3, 30, net.Vocab)); err != nil || kl > 1e-6 {
+		if kl, err := d.divergence(sourceStreams(t, net, randomSequences(3, 30, net.Vocab))); err != nil || kl > 1e-6 {
 			t.Errorf("refine %v: divergence %g, %v", refine, kl, err)
 		}
 	}
+}
+
+// sourceStreams runs the source over sequences.
+func sourceStreams(t *testing.T, net *model.Network, sequences [][]int) *streams {
+	s := &streams{batch: model.NewBatch(sequences)}
+	var err error
+	if s.source, err = net.Forward(blas.New(1), &s.batch); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func blocks(t *testing.T, net *model.Network) []*model.Block {
@@ -351,8 +355,8 @@ func TestDistillGradient(t *testing.T) {
 	for _, l := range layers {
 		d.grads = append(d.grads, model.NewMLAGradient(l))
 	}
-	part := sequences[:3]
-	loss, err := d.backward(model.NewBatch(part))
+	part := sourceStreams(t, net, sequences[:3])
+	loss, err := d.backward(part.batch, part.source)
 	if err != nil {
 		t.Fatal(err)
 	}

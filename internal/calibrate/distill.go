@@ -12,8 +12,9 @@ import (
 
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
-// weights move. The state with the least held-out divergence stays.
-func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold [][]int, o Options) error {
+// weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last
+// layer, is used.
+func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold *streams, o Options) error {
 	t := &distiller{engine: e, net: net, layers: layers}
 	for _, a := range layers {
 		g := model.NewMLAGradient(a)
@@ -32,6 +33,12 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 	if err != nil {
 		return err
 	}
+	tell := func(name string, step int, figure float64) {
+		if o.Progress != nil {
+			o.Progress(Step{Name: name, Done: step, Total: o.Distill.Steps, Figure: figure})
+		}
+	}
+	tell("held-out", 0, best)
 	kept := cloneAll(layers)
 	random := rand.New(rand.NewPCG(o.Seed, 1<<33))
 	var order []int
@@ -40,32 +47,28 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var part [][]int
+		var part []int
 		for range d.Sequences {
 			if len(order) == 0 {
-				order = random.Perm(len(train))
+				order = random.Perm(train.batch.Sequences())
 			}
-			part = append(part, train[order[0]])
+			part = append(part, order[0])
 			order = order[1:]
 		}
-		loss, err := t.backward(model.NewBatch(part))
+		loss, err := t.backward(train.pick(part, net.Hidden))
 		if err != nil {
 			return err
 		}
 		for _, opt := range t.optimizers {
 			opt.step(e, d.Rate*schedule(step, d.Steps))
 		}
-		if o.Progress != nil {
-			o.Progress(Step{Name: "distill", Done: step + 1, Total: d.Steps, Figure: loss})
-		}
+		tell("distill", step+1, loss)
 		if (step+1)%checkEvery == 0 || step == d.Steps-1 {
 			kl, err := t.divergence(hold)
 			if err != nil {
 				return err
 			}
-			if o.Progress != nil {
-				o.Progress(Step{Name: "held-out", Done: step + 1, Total: d.Steps, Figure: kl})
-			}
+			tell("held-out", step+1, kl)
 			if kl < best {
 				best, kept = kl, cloneAll(layers)
 			}
@@ -73,6 +76,19 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 	}
 	copy(layers, kept)
 	return nil
+}
+
+// pick gathers sequences and the source's stream over them.
+func (s *streams) pick(sequences []int, d int) (model.Batch, []float32) {
+	b := model.Batch{Starts: []int{0}}
+	var x []float32
+	for _, i := range sequences {
+		lo, hi := s.batch.Starts[i], s.batch.Starts[i+1]
+		b.IDs = append(b.IDs, s.batch.IDs[lo:hi]...)
+		b.Starts = append(b.Starts, len(b.IDs))
+		x = append(x, s.source[lo*d:hi*d]...)
+	}
+	return b, x
 }
 
 func cloneAll(layers []*model.MLA) []*model.MLA {
@@ -90,18 +106,6 @@ type distiller struct {
 	layers     []*model.MLA
 	grads      []*model.MLAGradient
 	optimizers []*adam
-}
-
-// source returns the source's residual stream behind the last layer.
-func (t *distiller) source(b *model.Batch) ([]float32, error) {
-	x, err := t.net.Embed(b)
-	if err != nil {
-		return nil, err
-	}
-	for _, block := range t.blocks {
-		block.Forward(t.engine, b, x)
-	}
-	return x, nil
 }
 
 // converted runs the converted network; inputs, if not nil, receives each layer's input and the stream between its
@@ -129,32 +133,24 @@ func (t *distiller) converted(b *model.Batch, inputs *[][2][]float32) ([]float32
 	return x, nil
 }
 
-// divergence is the mean divergence over the sequences' tokens, in nats.
-func (t *distiller) divergence(sequences [][]int) (float64, error) {
-	sum, tokens := 0.0, 0
-	for _, s := range sequences {
-		b := model.NewBatch([][]int{s})
-		want, err := t.source(&b)
-		if err != nil {
-			return 0, err
-		}
+// divergence is the mean divergence over the tokens, in nats.
+func (t *distiller) divergence(s *streams) (float64, error) {
+	sum := 0.0
+	for i := range s.batch.Sequences() {
+		b, want := s.pick([]int{i}, t.net.Hidden)
 		got, err := t.converted(&b, nil)
 		if err != nil {
 			return 0, err
 		}
 		sum += t.net.Divergence(t.engine, b.Tokens(), want, got, nil)
-		tokens += b.Tokens()
 	}
-	return sum / float64(tokens), nil
+	return sum / float64(s.batch.Tokens()), nil
 }
 
-// backward adds the gradient of the batch's mean divergence to the layers' and returns the divergence.
-func (t *distiller) backward(b model.Batch) (float64, error) {
+// backward adds the gradient of the batch's mean divergence to the layers' and returns the divergence. want is the
+// source's stream behind the last layer.
+func (t *distiller) backward(b model.Batch, want []float32) (float64, error) {
 	e, n := t.engine, b.Tokens()
-	want, err := t.source(&b)
-	if err != nil {
-		return 0, err
-	}
 	var inputs [][2][]float32
 	got, err := t.converted(&b, &inputs)
 	if err != nil {

@@ -62,9 +62,9 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		layers, reports = append(layers, a), append(reports, *report)
 		r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
 	}
-	r.train, r.hold = nil, nil
 	if o.Distill.Steps > 0 {
-		if err := distill(ctx, e, net, layers, sequences[:cut], sequences[cut:], o); err != nil {
+		r.train.converted, r.hold.converted = nil, nil
+		if err := distill(ctx, e, net, layers, r.train, r.hold, o); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -166,7 +166,7 @@ func relativeError(got, want []float32, weights []float64) float64 {
 func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
 	part, tokens := statisticsPart(train.batch, r.options.StatisticsTokens)
 	d := source.Q.In
-	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*d], train.weights[:tokens], r.options.Context)
+	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*d], r.options.Context)
 	layer := sourceLayer(source)
 	var best *model.MLA
 	report.Isolated = math.Inf(1)

@@ -89,7 +89,7 @@ func scoutLayer(e *blas.Engine, block *model.Block, train, hold *layerData, geom
 	if !ok {
 		return fmt.Errorf("attention is %T, want a source's", block.Attention)
 	}
-	st := Statistics(e, source, train.batch, train.sourceIn, train.weights, o.Context)
+	st := Statistics(e, source, train.batch, train.sourceIn, o.Context)
 	layer := sourceLayer(source)
 	y := make([]float32, len(hold.output))
 	for i, g := range geometries {

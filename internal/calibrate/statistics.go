@@ -13,55 +13,36 @@ import (
 // serial runs the kernels inside tasks that are parallel already.
 var serial = blas.New(1)
 
-// Statistics measures a layer's second moments over the normed inputs h [tokens, hidden] of a batch. weights holds the
-// weight of every token as a query; context is the longest distance, in tokens, that the distributions cover.
-func Statistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32, weights []float64, context int) *mla.Statistics {
+// Statistics measures a layer's second moments over the normed inputs h [tokens, hidden] of a batch; context is the
+// longest distance, in tokens, that the distributions cover. Every token counts alike: inputs behind a norm have no
+// massive activations, and weights by the residual stream gained nothing on a real model.
+func Statistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32, context int) *mla.Statistics {
 	d := a.Q.In
 	n := b.Tokens()
-	total := 0.0
-	for _, w := range weights {
-		total += w
-	}
 	p := a.Project(e, b, h)
 	st := &mla.Statistics{Input: svd.NewMatrix(d, d), Heads: make([]mla.HeadStatistics, a.Heads)}
-	weighted := make([]float32, len(h))
-	scaleRows(weighted, h, d, func(t int) float64 { return weights[t] / total })
-	e.SsyrkAcc(d, n, 1, weighted, d, st.Input.Data, d)
-	queries := make([]float32, n*a.Q.Out)
-	scaleRows(queries, p.Q, a.Q.Out, func(t int) float64 { return weights[t] / total })
+	e.SsyrkAcc(d, n, 1/float64(n), h, d, st.Input.Data, d)
+	for hd := range st.Heads {
+		st.Heads[hd].Query = queryCovariance(e, p.Q[hd*a.HeadDim:], n, a.Q.Out, a.HeadDim)
+	}
 	p.Rotate(e)
 
 	// One task a head; its sums run over the sequences in order, so that they do not depend on the threads.
 	e.For(a.Heads, func(hd int) {
-		st.Heads[hd] = headStatistics(p, b, hd, h, d, queries[hd*a.HeadDim:], weights, total, context)
+		headStatistics(&st.Heads[hd], p, b, hd, h, d, context)
 	})
 	return st
-}
-
-// scaleRows sets row t of y to row t of x times the root of factor(t), so that the Gram matrix of y is that of x with
-// the rows weighted.
-func scaleRows(y, x []float32, width int, factor func(t int) float64) {
-	for t := 0; t*width < len(x); t++ {
-		f := float32(math.Sqrt(factor(t)))
-		row := y[t*width : (t+1)*width]
-		for j, v := range x[t*width : (t+1)*width] {
-			row[j] = f * v
-		}
-	}
 }
 
 // headStatistics measures one head. Both of its covariances are differences of moments, whose large equal parts (most
 // heads rest on one token) would leave rounding errors; they do not change when the inputs are shifted, so the inputs
 // are shifted by what the head receives on average in the first sequence.
-func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d int, queries []float32, weights []float64, total float64, context int) mla.HeadStatistics {
-	dim := p.Width()
-	st := mla.HeadStatistics{
-		Softmax: svd.NewMatrix(d, d), Averaged: svd.NewMatrix(d, d), Mean: make([]float64, d),
-	}
+func headStatistics(st *mla.HeadStatistics, p *model.Projected, b *model.Batch, hd int, h []float32, d, context int) {
+	st.Softmax, st.Averaged, st.Mean = svd.NewMatrix(d, d), svd.NewMatrix(d, d), make([]float64, d)
+	w := 1 / float64(b.Tokens())
 	longest := b.Longest()
 	sensitivity := make([]float64, longest)
-	shifted, scratch := make([]float32, longest*d), make([]float32, longest*d)
-	averaged := make([]float32, longest*d)
+	averaged, shifted := make([]float32, longest*d), make([]float32, longest*d)
 	received := make([]float64, longest)
 	var shift []float32
 	for s := range b.Sequences() {
@@ -72,7 +53,6 @@ func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d i
 		p.Probabilities(s, hd, func(lo, hi int, a []float32) {
 			serial.Sgemm(false, false, hi-lo, d, hi, 1, a, hi, x, d, 0, averaged[lo*d:], d)
 			for m := lo; m < hi; m++ {
-				w := weights[start+m] / total
 				row := a[(m-lo)*hi : (m-lo)*hi+m+1]
 				var squares float64
 				for j, v := range row {
@@ -88,20 +68,19 @@ func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d i
 			shift = mean(x, received[:n], d)
 		}
 		for m := range n {
-			w := weights[start+m] / total
 			row := averaged[m*d : (m+1)*d]
 			vec.Axpy(-1, shift, row)
 			for j, v := range row {
 				st.Mean[j] += w * float64(v)
 			}
+			root := float32(math.Sqrt(received[m]))
 			row = shifted[m*d : (m+1)*d]
-			copy(row, x[m*d:(m+1)*d])
-			vec.Axpy(-1, shift, row)
+			for j, v := range x[m*d : (m+1)*d] {
+				row[j] = root * (v - shift[j])
+			}
 		}
-		scaleRows(scratch[:n*d], averaged[:n*d], d, func(t int) float64 { return weights[start+t] / total })
-		serial.SsyrkAcc(d, n, 1, scratch, d, st.Averaged.Data, d)
-		scaleRows(scratch[:n*d], shifted[:n*d], d, func(t int) float64 { return received[t] })
-		serial.SsyrkAcc(d, n, 1, scratch, d, st.Softmax.Data, d)
+		serial.SsyrkAcc(d, n, w, averaged, d, st.Averaged.Data, d)
+		serial.SsyrkAcc(d, n, 1, shifted, d, st.Softmax.Data, d)
 	}
 	for i, u := range st.Mean {
 		for j, v := range st.Mean {
@@ -113,9 +92,7 @@ func headStatistics(p *model.Projected, b *model.Batch, hd int, h []float32, d i
 	for j, v := range shift {
 		st.Mean[j] += float64(v)
 	}
-	st.Query = queryCovariance(queries, b.Tokens(), p.QueryStride(), dim)
 	st.Distances = Distances(sensitivity, available(b), context)
-	return st
 }
 
 // mean is the mean of the rows of x [n, d] with the given weights.
@@ -134,14 +111,10 @@ func mean(x []float32, weights []float64, d int) []float32 {
 	return out
 }
 
-// queryCovariance is the Gram matrix [dim, dim] of the first dim columns of rows with the given stride.
-func queryCovariance(q []float32, n, stride, dim int) svd.Matrix {
-	packed := make([]float32, n*dim)
-	for t := range n {
-		copy(packed[t*dim:(t+1)*dim], q[t*stride:])
-	}
+// queryCovariance is E[q q^T] [dim, dim] over n queries with the given stride.
+func queryCovariance(e *blas.Engine, q []float32, n, stride, dim int) svd.Matrix {
 	out := svd.NewMatrix(dim, dim)
-	serial.SsyrkAcc(dim, n, 1, packed, dim, out.Data, dim)
+	e.SsyrkAcc(dim, n, 1/float64(n), q, stride, out.Data, dim)
 	return out
 }
 

@@ -49,12 +49,6 @@ func (p *Projected) Rotate(e *blas.Engine) {
 	})
 }
 
-// Width is the width of a head.
-func (p *Projected) Width() int { return p.attention.HeadDim }
-
-// QueryStride is the width of all queries of a token.
-func (p *Projected) QueryStride() int { return p.attention.Q.Out }
-
 // rotateBatch calls f for every token with its position in its sequence.
 func rotateBatch(e *blas.Engine, b *Batch, f func(token, position int)) {
 	for s := range b.Sequences() {
