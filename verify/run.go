@@ -60,7 +60,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 }
 
 func runWithin(ctx context.Context, o Options, most limits) (*Result, error) {
-	if err := comparable(o.Source, o.Target); err != nil {
+	if err := sameShape(o.Source, o.Target); err != nil {
 		return nil, err
 	}
 	r := &run{Options: o, limits: most, layers: make([]layerSums, o.Source.Layers)}
@@ -94,8 +94,8 @@ func runWithin(ctx context.Context, o Options, most limits) (*Result, error) {
 	return r.result(cache), nil
 }
 
-// comparable reports the first dimension that two networks must share and do not.
-func comparable(source, target *model.Network) error {
+// sameShape reports the first dimension that two networks must share and do not.
+func sameShape(source, target *model.Network) error {
 	for _, d := range []struct {
 		name           string
 		source, target int
