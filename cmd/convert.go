@@ -20,16 +20,19 @@ import (
 // convertOptions are the flags of convert, and of plan, which shares them. The zero value is not the default: see
 // [newConvertOptions].
 type convertOptions struct {
-	Source string
-	Out    string // "" for the source's name with -mla, in the working directory
-	Recipe convert.Recipe
-	Jobs   int   // 0 for as many as are useful and fit
-	Memory int64 // bytes, 0 for no limit
+	Source      string
+	Out         string // "" for the source's name with -mla, in the working directory
+	Recipe      convert.Recipe
+	Calibration calibrationOptions
+	Jobs        int   // 0 for as many as are useful and fit
+	Memory      int64 // bytes, 0 for no limit
 
 	Force, Resume, DryRun, Verify, JSON, Quiet bool
 }
 
-func newConvertOptions() convertOptions { return convertOptions{Recipe: convert.DefaultRecipe()} }
+func newConvertOptions() convertOptions {
+	return convertOptions{Recipe: convert.DefaultRecipe(), Calibration: newCalibrationOptions()}
+}
 
 // AddFlags adds the flags to a command.
 func (o *convertOptions) AddFlags(c *cobra.Command) {
@@ -38,6 +41,8 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it being the constant channel")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller)", convert.DefaultRopeDim))
 	f.Var(choiceFlag(&o.Recipe.DType, convert.DTypes, convert.DTypeKeep), "dtype", "type of the tensors that are written; keep: as in the source")
+	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "context length, in tokens, that the conversion is meant for (default: the source's, at most 32768)")
+	o.Calibration.AddFlags(c)
 	f.Var(sizeFlag(&o.Recipe.MaxShardBytes, "5GB"), "max-shard-size", "start a new weights file beyond this size")
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once (default: as many as there are processors and memory for)")
 	f.Var(sizeFlag(&o.Memory, ""), "memory", "keep below this peak memory, with fewer layers at once")
@@ -110,6 +115,7 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	defer progress.End()
 	outcome, err := convert.Run(ctx, job.plan, convert.RunOptions{
 		Out: o.Out, SourcePath: o.Source, Version: version(), Force: o.Force, Resume: o.Resume, Jobs: job.jobs, Progress: progress,
+		Calibration: job.calibration,
 	})
 	if err != nil {
 		return err
@@ -159,24 +165,22 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 
 // print writes the summary, with what to do next unless that is done already.
 func (r *convertReport) print(w io.Writer, next bool) error {
-	most := slices.MaxFunc(r.Layers, func(a, b convert.Layer) int {
-		switch {
-		case a.DiscardedShare < b.DiscardedShare:
-			return -1
-		case a.DiscardedShare > b.DiscardedShare:
-			return 1
+	quality, figure := "discarded energy of keys and values", func(l *convert.Layer) float64 { return l.DiscardedShare }
+	if r.Recipe.Calibration != nil {
+		quality, figure = "held-out error of the attention", func(l *convert.Layer) float64 { return l.Calibration.Isolated }
+	}
+	mean, most := 0.0, 0
+	for i := range r.Layers {
+		mean += figure(&r.Layers[i]) / float64(len(r.Layers))
+		if figure(&r.Layers[i]) > figure(&r.Layers[most]) {
+			most = i
 		}
-		return 0
-	})
-	mean := 0.0
-	for _, l := range r.Layers {
-		mean += l.DiscardedShare / float64(len(r.Layers))
 	}
 	_, err := fmt.Fprintf(w, `%s: %d layers, %s of weights in %s
 cache: %d -> %d floats per token and layer (%.1f %%)
-discarded energy of keys and values: %.3g %% on average, %.3g %% at most (layer %d)
+%s: %.3g %% on average, %.3g %% at most (layer %d)
 `, r.Target, len(r.Layers), ui.FormatSize(r.WeightsBytes), time.Duration(r.Seconds*float64(time.Second)).Round(time.Second/10),
-		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, 100*mean, 100*most.DiscardedShare, most.Layer)
+		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, quality, 100*mean, 100*figure(&r.Layers[most]), r.Layers[most].Layer)
 	if err == nil && next {
 		_, err = fmt.Fprintf(w, "next: mlaconvert verify %s\n", r.Target)
 	}
@@ -197,6 +201,8 @@ type job struct {
 	src  *checkpoint.Source
 	plan *convert.Plan
 	jobs int
+	// calibration is the tokens of a calibration file, nil without one.
+	calibration [][]int
 }
 
 // prepare opens the source, plans the conversion and fills in the options that depend on them. The caller closes the source.
@@ -218,6 +224,10 @@ func prepare(o *convertOptions) (_ *job, err error) {
 			return nil, err
 		}
 	}
+	sequences, err := o.Calibration.apply(&o.Recipe, src)
+	if err != nil {
+		return nil, err
+	}
 	plan, err := convert.NewPlan(src, o.Recipe)
 	if err != nil {
 		return nil, err
@@ -237,7 +247,7 @@ func prepare(o *convertOptions) (_ *job, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &job{src, plan, jobs}, nil
+	return &job{src, plan, jobs, sequences}, nil
 }
 
 // defaultOut is NAME-mla in the working directory, NAME being that of the source's folder.

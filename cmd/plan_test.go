@@ -35,6 +35,7 @@ func TestPlanIsExact(t *testing.T) {
 	}
 	for _, shard := range []int64{5e9, 15000} {
 		o := newConvertOptions()
+		o.Calibration.Source = "none"
 		o.Source, o.Out, o.JSON = src, filepath.Join(dir, "out"), true
 		o.Recipe.Rank, o.Recipe.RopeDim, o.Recipe.MaxShardBytes, o.Recipe.DType = 10, 6, shard, "f16"
 		o.Force = true

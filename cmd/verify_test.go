@@ -26,6 +26,7 @@ func converted(t *testing.T) (source, target string) {
 		t.Fatal(err)
 	}
 	o := newConvertOptions()
+	o.Calibration.Source = "none"
 	o.Source, o.Out, o.Recipe.Rank, o.Quiet = source, target, 12, true
 	if err := runConvert(context.Background(), o, Streams{}); err != nil {
 		t.Fatal(err)

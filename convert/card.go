@@ -43,15 +43,11 @@ func modelCard(p *Plan, r *Record) []byte {
 
 	line("## How it was made\n")
 	line("```\n%s\n```\n", r.Command)
-	line("Method: %s. Rotary slots by complex principal components across the KV heads, %d pairs; what they do not carry replaced by its expected phase over %d tokens; keys and values factorized together to %d rows.\n",
-		r.Recipe.Method, r.Recipe.RopeDim/2, r.Recipe.Context, p.ContentRank())
-	line("## Error by layer\n")
-	line("Discarded: the share of the weighted energy of position-free keys and values that the latent does not carry, exact for the weights of the factorization. Rotary: the share of the query-weighted key energy that the rotary slots carry. Neither is the error of the model's output: `mlaconvert verify` measures that.\n")
-	layers := &report.Table{Head: []string{"layer", "latent rows", "discarded", "rotary"}}
-	for _, l := range r.Layers {
-		layers.Add(fmt.Sprint(l.Layer), fmt.Sprint(l.Rank), fmt.Sprintf("%.3g %%", 100*l.DiscardedShare), fmt.Sprintf("%.2f %%", 100*l.RotaryShare))
+	if r.Recipe.Calibration != nil {
+		calibratedCard(line, table, p, r)
+	} else {
+		dataFreeCard(line, table, p, r)
 	}
-	table(layers)
 	line("\n## Source\n")
 	line("SHA-256 of the files that were read:\n")
 	files := &report.Table{Head: []string{"file", "SHA-256"}, Names: true}
@@ -64,4 +60,36 @@ func modelCard(p *Plan, r *Record) []byte {
 	line("\n## Licence\n")
 	line("The weights are derived from the source's and inherit its licence.")
 	return b.Bytes()
+}
+
+// dataFreeCard describes a conversion without calibration.
+func dataFreeCard(line func(string, ...any), table func(*report.Table), p *Plan, r *Record) {
+	line("Method: %s. Rotary slots by complex principal components across the KV heads, %d pairs; what they do not carry replaced by its expected phase over %d tokens; keys and values factorized together to %d rows.\n",
+		r.Recipe.Method, r.Recipe.RopeDim/2, r.Recipe.Context, p.ContentRank())
+	line("## Error by layer\n")
+	line("Discarded: the share of the weighted energy of position-free keys and values that the latent does not carry, exact for the weights of the factorization. Rotary: the share of the query-weighted key energy that the rotary slots carry. Neither is the error of the model's output: `mlaconvert verify` measures that.\n")
+	layers := &report.Table{Head: []string{"layer", "latent rows", "discarded", "rotary"}}
+	for _, l := range r.Layers {
+		layers.Add(fmt.Sprint(l.Layer), fmt.Sprint(l.Rank), fmt.Sprintf("%.3g %%", 100*l.DiscardedShare), fmt.Sprintf("%.2f %%", 100*l.RotaryShare))
+	}
+	table(layers)
+}
+
+// calibratedCard describes a calibrated conversion.
+func calibratedCard(line func(string, ...any), table func(*report.Table), p *Plan, r *Record) {
+	c := r.Recipe.Calibration
+	tokens := "sampled from the source itself at temperature 1"
+	if c.Source != CalibrationSelf {
+		tokens = "from " + c.Source
+	}
+	line("Method: %s, effort %s: measured on %d tokens %s. Rotary slots by complex principal components across the KV heads, %d pairs; what they do not carry replaced by its expected phase; keys and values factorized together to %d rows under each head's own metrics.\n",
+		r.Recipe.Method, c.Effort, c.Tokens, tokens, r.Recipe.RopeDim/2, p.ContentRank())
+	line("## Error by layer\n")
+	line("Relative root-mean-square errors on calibration tokens that were held out of every fit, each token weighted by 1/mean(x^2) of its residual stream. Isolated: the attention's output on the source's own input. Start, refit, polish: behind the converted layers before it, against the source's output plus the drift of the stream. Drift: the residual stream after the layer. `mlaconvert verify` measures the error of the model's output.\n")
+	layers := &report.Table{Head: []string{"layer", "isolated", "start", "refit", "polish", "drift"}}
+	for _, l := range r.Layers {
+		m := l.Calibration
+		layers.Add(fmt.Sprint(l.Layer), fmt.Sprintf("%.4f", m.Isolated), fmt.Sprintf("%.4f", m.Start), fmt.Sprintf("%.4f", m.Refit), fmt.Sprintf("%.4f", m.Polish), fmt.Sprintf("%.4f", m.Drift))
+	}
+	table(layers)
 }

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -21,6 +22,8 @@ type result struct {
 
 // converter turns the attention of layers into MLA. The method of a [Recipe] chooses the implementation.
 type converter interface {
+	// prepare does what comes before the first layer. It may change the target's rotary base.
+	prepare(ctx context.Context, e *blas.Engine, progress Progress) error
 	// convert does one layer, with a factorization of at most rank latent rows. Layers are asked for in ascending order,
 	// from several goroutines at once unless sequential.
 	convert(e *blas.Engine, layer, rank int) (*result, error)
@@ -29,7 +32,14 @@ type converter interface {
 }
 
 // newConverter returns the converter for the plan's method.
-func newConverter(p *Plan) converter {
+func newConverter(p *Plan, o *RunOptions) converter {
+	if p.Recipe.Method == Calibrated {
+		return &calibrated{plan: p, options: o}
+	}
+	return newDataFree(p)
+}
+
+func newDataFree(p *Plan) *dataFree {
 	return &dataFree{plan: p, frequencies: p.Source.Rope.Frequencies(p.Recipe.RopeDim)}
 }
 
@@ -40,6 +50,8 @@ type dataFree struct {
 }
 
 func (*dataFree) sequential() bool { return false }
+
+func (*dataFree) prepare(context.Context, *blas.Engine, Progress) error { return nil }
 
 func (c *dataFree) convert(e *blas.Engine, layer, rank int) (*result, error) {
 	source, gamma, err := loadAttention(c.plan, layer)
@@ -76,19 +88,26 @@ func loadAttention(p *Plan, layer int) (*mla.Source, []float64, error) {
 			return nil, nil, err
 		}
 	}
+	gamma, err := loadInputNorm(p, layer)
+	return s, gamma, err
+}
+
+// loadInputNorm reads the weight of the norm before a layer's attention.
+func loadInputNorm(p *Plan, layer int) ([]float64, error) {
+	names := &p.Source.Family.Tensors
 	t, err := p.src.Want(names.Layer(layer, names.AttnNorm))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	weight, err := t.Float32(nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	gamma := make([]float64, len(weight))
 	for i, v := range weight {
 		gamma[i] = float64(v)
 	}
-	return s, gamma, nil
+	return gamma, nil
 }
 
 // loadMatrix widens a 2-dimensional tensor, some rows at a time, and releases its pages.

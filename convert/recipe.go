@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 )
 
@@ -18,6 +19,28 @@ var DTypes = []string{DTypeKeep, "bf16", "f16", "f32"}
 // DataFree is the method that uses no calibration data: the weights alone, the input norm's weight for the covariance of
 // the attention input, and distances that are uniform over the context.
 const DataFree = "data-free"
+
+// Calibrated is the method that measures the source on calibration tokens, its own samples or given ones (see
+// internal/calibrate).
+const Calibrated = "calibrated"
+
+// Calibration is the part of a recipe that belongs to the method [Calibrated].
+type Calibration struct {
+	// Source is where the tokens come from: CalibrationSelf, or the base name of a file.
+	Source string `json:"source"`
+	// SHA256 is the digest of the tokens of a file, as ids; empty for samples, which follow from the seed.
+	SHA256 string           `json:"sha256,omitempty"`
+	Tokens int              `json:"tokens"`
+	Window int              `json:"window"`
+	Effort calibrate.Effort `json:"effort"`
+	Seed   uint64           `json:"seed"`
+}
+
+// CalibrationSelf says that the source writes its own calibration tokens; CalibrationNone that there are none.
+const (
+	CalibrationSelf = "self"
+	CalibrationNone = "none"
+)
 
 const (
 	// DefaultRank is the kv_lora_rank that engines have kernels for.
@@ -34,8 +57,10 @@ const (
 
 // Recipe is everything besides the source that the output depends on.
 type Recipe struct {
-	// Method says how the factorization is weighted: [DataFree].
+	// Method says how the factorization is weighted: [DataFree] or [Calibrated].
 	Method string `json:"method"`
+	// Calibration is set for the method [Calibrated] alone.
+	Calibration *Calibration `json:"calibration,omitempty"`
 	// Rank is kv_lora_rank, the constant channel included.
 	Rank int `json:"rank"`
 	// RopeDim is qk_rope_head_dim; 0 in the recipe given to [NewPlan] stands for the default.
@@ -59,8 +84,12 @@ func DefaultRecipe() Recipe {
 // Check reports the first setting that makes no sense for any source.
 func (r *Recipe) Check() error {
 	switch {
-	case r.Method != DataFree:
-		return fmt.Errorf("method %q: expected %s", r.Method, DataFree)
+	case r.Method != DataFree && r.Method != Calibrated:
+		return fmt.Errorf("method %q: expected %s or %s", r.Method, DataFree, Calibrated)
+	case (r.Calibration != nil) != (r.Method == Calibrated):
+		return fmt.Errorf("method %s: calibration settings go with the method %s", r.Method, Calibrated)
+	case r.Calibration != nil && (r.Calibration.Tokens < 1 || r.Calibration.Window < 2 || !slices.Contains(calibrate.Efforts, r.Calibration.Effort)):
+		return fmt.Errorf("calibration of %d tokens in windows of %d, effort %q: expected at least 1, 2, and one of %v", r.Calibration.Tokens, r.Calibration.Window, r.Calibration.Effort, calibrate.Efforts)
 	case r.Rank < 2 || r.Rank > maxWidth:
 		return fmt.Errorf("rank %d: expected from 2 to %d (one row is the constant channel)", r.Rank, maxWidth)
 	case r.RopeDim < 0 || r.RopeDim > maxWidth || r.RopeDim%2 != 0:

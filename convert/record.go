@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
@@ -78,6 +79,8 @@ type Layer struct {
 	DiscardedShare float64 `json:"discarded_share"`
 	// RotaryShare is the share of the query-weighted key energy that the rotary slots carry.
 	RotaryShare float64 `json:"rotary_share"`
+	// Calibration is what a calibrated conversion measured instead: the fields above but Layer and Rank are zero then.
+	Calibration *calibrate.LayerReport `json:"calibration,omitempty"`
 }
 
 // newRecord starts the record of a conversion, reading the whole source for its digests.
@@ -132,8 +135,12 @@ func hashFile(path string) (string, error) {
 // command is the command line that makes the same tensors again, on a Unix shell.
 func command(p *Plan, sourcePath string) string {
 	r := &p.Recipe
-	return fmt.Sprintf("mlaconvert convert %s --rank %d --rope-dim %d --dtype %s --max-shard-size %s",
-		shellQuote(sourcePath), r.Rank, r.RopeDim, r.DType, ui.ExactSize(r.MaxShardBytes))
+	calibration := "--calibration " + CalibrationNone
+	if c := r.Calibration; c != nil {
+		calibration = fmt.Sprintf("--calibration %s --calibration-tokens %d --effort %s --seed %d", shellQuote(c.Source), c.Tokens, c.Effort, c.Seed)
+	}
+	return fmt.Sprintf("mlaconvert convert %s --rank %d --rope-dim %d --dtype %s --context %d --max-shard-size %s %s",
+		shellQuote(sourcePath), r.Rank, r.RopeDim, r.DType, r.Context, ui.ExactSize(r.MaxShardBytes), calibration)
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./-]*$`)

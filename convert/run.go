@@ -38,6 +38,8 @@ type RunOptions struct {
 	// Jobs is the number of layers at once, at least 1.
 	Jobs     int
 	Progress Progress
+	// Calibration is the token sequences of a calibration file; nil lets the source write its own.
+	Calibration [][]int
 }
 
 // Outcome is a finished conversion.
@@ -88,7 +90,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{plan: p, writer: w, converter: newConverter(p), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
+	r := &run{plan: p, writer: w, converter: newConverter(p, &o), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
 	defer func() {
 		if err == nil {
 			return
@@ -227,6 +229,11 @@ func (r *run) resume() (int, error) {
 
 // convert does the units that are not done, up to jobs at once. The error is that of the first unit that failed.
 func (r *run) convert(ctx context.Context, jobs int) error {
+	if r.done < r.plan.Source.Layers {
+		if err := r.converter.prepare(ctx, blas.New(jobs), r.progress); err != nil {
+			return err
+		}
+	}
 	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
 	r.progress.Done(int64(r.done))
 	if r.converter.sequential() {

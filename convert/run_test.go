@@ -344,7 +344,7 @@ func TestSpectra(t *testing.T) {
 			t.Fatal(err)
 		}
 		for layer := range p.Source.Layers {
-			r, err := newConverter(q).convert(blas.New(1), layer, q.ContentRank())
+			r, err := newDataFree(q).convert(blas.New(1), layer, q.ContentRank())
 			if err != nil {
 				t.Fatal(err)
 			}

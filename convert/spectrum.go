@@ -35,10 +35,7 @@ func (p *Plan) SpectrumRanks() []int {
 // attention and writes nothing.
 func (p *Plan) Spectra(ctx context.Context, ranks []int, jobs int, progress Progress) ([]Spectrum, error) {
 	progress.Phase("factorizing", int64(p.Source.Layers), "layers")
-	c := newConverter(p)
-	if c.sequential() {
-		jobs = 1
-	}
+	c := newDataFree(p) // a calibrated conversion keeps more at the same rank; its spectrum needs the calibration
 	rank := min(slices.Max(ranks)-1, p.UsefulRank())
 	engine := blas.New(max(1, runtime.GOMAXPROCS(0)/jobs))
 	out := make([]Spectrum, p.Source.Layers)

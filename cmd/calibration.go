@@ -1,0 +1,139 @@
+package cmd
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mlaconvert/mlaconvert/convert"
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/report"
+)
+
+// calibrationOptions are the flags of a calibrated conversion.
+type calibrationOptions struct {
+	// Source is convert.CalibrationSelf, convert.CalibrationNone or a file.
+	Source string
+	Tokens int
+	Effort string
+	Seed   uint64
+}
+
+func newCalibrationOptions() calibrationOptions {
+	return calibrationOptions{Source: convert.CalibrationSelf, Tokens: calibrate.DefaultTokens, Effort: string(calibrate.Balanced), Seed: 1}
+}
+
+// AddFlags adds the flags to a command.
+func (o *calibrationOptions) AddFlags(c *cobra.Command) {
+	var efforts []string
+	for _, e := range calibrate.Efforts {
+		efforts = append(efforts, string(e))
+	}
+	f := c.Flags()
+	f.StringVar(&o.Source, "calibration", o.Source, "measure the source on tokens that it samples from itself (self), on a `FILE` of text (.txt, .jsonl) or of token ids (.npy, .jsonl), or not at all (none)")
+	f.Var(intFlag(&o.Tokens, 2, 1, fmt.Sprint(o.Tokens)), "calibration-tokens", "calibration tokens, a tenth of which is held out to decide every choice")
+	f.Var(choiceFlag(&o.Effort, efforts, o.Effort), "effort", "time for accuracy: fast fits and refits each layer, balanced corrects all layers together afterwards, best does so for longer")
+	f.Uint64Var(&o.Seed, "seed", o.Seed, "seed of the samples and of the order of the corrections")
+}
+
+// apply puts the options into a recipe and reads the calibration file, if there is one.
+func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([][]int, error) {
+	if o.Source == convert.CalibrationNone {
+		return nil, nil
+	}
+	c := &convert.Calibration{
+		Source: o.Source, Tokens: o.Tokens, Window: calibrate.Window, Effort: calibrate.Effort(o.Effort), Seed: o.Seed,
+	}
+	r.Method, r.Calibration = convert.Calibrated, c
+	m, err := arch.Parse(src.Config())
+	if err != nil {
+		return nil, err
+	}
+	c.Window = min(c.Window, m.Context)
+	if o.Source == convert.CalibrationSelf {
+		return nil, nil
+	}
+	sequences, err := o.read(src.Dir(), m, c.Window)
+	if err != nil {
+		return nil, err
+	}
+	c.Source = filepath.Base(o.Source)
+	h := sha256.New()
+	for _, s := range sequences {
+		for _, id := range append([]int{len(s)}, s...) {
+			binary.Write(h, binary.LittleEndian, int64(id))
+		}
+	}
+	c.SHA256 = hex.EncodeToString(h.Sum(nil))
+	return sequences, nil
+}
+
+// read reads a calibration file in windows.
+func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]int, error) {
+	v := verifyOptions{Context: window, MaxTokens: o.Tokens}
+	ids, err := holdsIDs(o.Source)
+	if err != nil {
+		return nil, err
+	}
+	if ids {
+		v.Tokens = o.Source
+	} else {
+		v.Text = o.Source
+	}
+	sequences, err := readSequences(&v, dir, &m.Shape, &report.Data{})
+	if err != nil {
+		return nil, err
+	}
+	total, longest := 0, 0
+	for _, s := range sequences {
+		total += len(s)
+		longest = max(longest, len(s))
+	}
+	bad := func(got, want string) error {
+		return &checkpoint.Error{Kind: checkpoint.BadSource, File: o.Source, Got: got, Want: want, Hint: "use more text, or --calibration self"}
+	}
+	switch {
+	case !ids && longest < window:
+		return nil, bad(fmt.Sprintf("%d tokens", longest), fmt.Sprintf("at least one window of %d", window))
+	case len(sequences) < 2:
+		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), total), "at least two, one of which is held out")
+	}
+	return sequences, nil
+}
+
+// holdsIDs says whether a calibration file holds token ids: NumPy's arrays do, and JSON lines whose first line is a list.
+func holdsIDs(path string) (bool, error) {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".npy":
+		return true, nil
+	case ".jsonl", ".ndjson":
+	default:
+		return false, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false, &checkpoint.Error{Kind: checkpoint.BadSource, File: path, Got: "no file that can be read", Want: "calibration tokens", Err: err}
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	for {
+		b, err := r.Peek(1)
+		if err != nil {
+			return false, nil // empty: the reader of text says so
+		}
+		if !bytes.ContainsAny(b, " \t\r\n") {
+			return b[0] == '[', nil
+		}
+		r.ReadByte()
+	}
+}

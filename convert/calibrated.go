@@ -1,0 +1,127 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/tokens"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
+)
+
+// calibrated is the method [Calibrated]. All layers are converted together, before the first is written: each is fitted
+// behind those before it, and the correction at the end moves them all.
+type calibrated struct {
+	plan    *Plan
+	options *RunOptions
+	layers  []*model.MLA
+	reports []calibrate.LayerReport
+}
+
+// sequential is false: once prepared, layers are independent.
+func (*calibrated) sequential() bool { return false }
+
+func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progress) error {
+	p, recipe := c.plan, c.plan.Recipe.Calibration
+	net, err := model.OpenSource(p.src, p.Source)
+	if err != nil {
+		return err
+	}
+	sequences := c.options.Calibration
+	if sequences == nil {
+		if sequences, err = c.sample(ctx, e, net, progress); err != nil {
+			return err
+		}
+	}
+	slots := p.Recipe.RopeDim / 2
+	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
+	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
+	o.HoldOut = max(1, len(sequences)/10)
+	o.Progress = stepProgress(progress)
+	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
+		return err
+	}
+	c.layers, c.reports, err = calibrate.Run(ctx, e, net, sequences, o)
+	return err
+}
+
+// sample lets the source write the calibration tokens.
+func (c *calibrated) sample(ctx context.Context, e *blas.Engine, net *model.Network, progress Progress) ([][]int, error) {
+	recipe := c.plan.Recipe.Calibration
+	start, _ := tokens.Start(&net.Shape)
+	began := false
+	return calibrate.SelfSamples(e, net, start, recipe.Tokens, recipe.Window, recipe.Seed, func(done, total int) {
+		if !began {
+			began = true
+			progress.Phase("sampling calibration tokens", int64(total), "positions")
+		}
+		progress.Done(int64(done))
+	}, ctx.Err)
+}
+
+// chooseTheta sets the rotary base of the target, and with it the frequencies of the slots, by trying the candidates on a
+// few layers.
+func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o *calibrate.Options, progress Progress) error {
+	rope := c.plan.Source.Rope
+	slots := c.plan.Recipe.RopeDim / 2
+	thetas := calibrate.Thetas(rope.Theta, c.plan.Source.HeadDim/2, slots)
+	var geometries []calibrate.Geometry
+	for _, theta := range thetas {
+		r := rope
+		r.Theta = theta
+		geometries = append(geometries, calibrate.Geometry{Rank: o.Rank, Frequencies: r.Frequencies(2 * slots)})
+	}
+	best := 0
+	if len(thetas) > 1 {
+		progress.Phase("choosing the rotary base", int64(len(thetas)), "candidates")
+		errs, err := calibrate.Scout(ctx, e, net, sequences, geometries, *o)
+		if err != nil {
+			return err
+		}
+		best = slices.Index(errs, slices.Min(errs))
+		progress.Done(int64(len(thetas)))
+	}
+	c.plan.Target.Rope.Theta = thetas[best]
+	o.Frequencies = geometries[best].Frequencies
+	return nil
+}
+
+// stepProgress turns the steps of a calibration into phases.
+func stepProgress(progress Progress) func(calibrate.Step) {
+	phase := ""
+	names := map[string]struct {
+		phase string
+		unit  string
+	}{"layer": {"calibrating", "layers"}, "distill": {"correcting all layers together", "steps"}}
+	return func(s calibrate.Step) {
+		n, ok := names[s.Name]
+		if !ok {
+			return
+		}
+		if phase != n.phase {
+			phase = n.phase
+			progress.Phase(n.phase, int64(s.Total), ui.Unit(n.unit))
+		}
+		progress.Done(int64(s.Done))
+	}
+}
+
+func (c *calibrated) convert(_ *blas.Engine, layer, rank int) (*result, error) {
+	if c.layers == nil {
+		return nil, errors.New("calibrated layers asked for before the calibration")
+	}
+	a := c.layers[layer].ToAttention()
+	if a.Rank() != rank {
+		return nil, fmt.Errorf("layer %d: calibrated at rank %d, asked for %d", layer, a.Rank(), rank)
+	}
+	gamma, err := loadInputNorm(c.plan, layer)
+	if err != nil {
+		return nil, err
+	}
+	report := c.reports[layer]
+	return &result{attention: a, inputNorm: gamma, record: Layer{Layer: layer, Rank: rank, Calibration: &report}}, nil
+}

@@ -1,0 +1,85 @@
+package calibrate
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/mla"
+)
+
+// Effort chooses how much time a calibration takes.
+type Effort string
+
+// The efforts: fast fits and refits each layer, balanced corrects all layers together afterwards, best does so for
+// longer.
+const (
+	Fast     Effort = "fast"
+	Balanced Effort = "balanced"
+	Best     Effort = "best"
+)
+
+// Efforts lists the efforts from the quickest to the most thorough.
+var Efforts = []Effort{Fast, Balanced, Best}
+
+const (
+	// DefaultTokens is how many calibration tokens are used: the refit of a layer needs tens of thousands.
+	DefaultTokens = 40960
+	// Window is the length of a calibration sequence, in tokens, where the context allows it.
+	Window = 512
+	// statisticsTokens bounds the tokens of the second moments, which need fewer.
+	statisticsTokens = 12288
+)
+
+// Preset returns the options of an effort for a layer of the given rotary pairs and slots.
+func Preset(effort Effort, pairs, slots int) Options {
+	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
+	switch effort {
+	case Balanced:
+		o.Distill = Distill{Steps: 120, Sequences: 4, Rate: 1e-3}
+	case Best:
+		o.Distill = Distill{Steps: 480, Sequences: 4, Rate: 1e-3}
+	}
+	return o
+}
+
+// candidates are the factorizations that are tried for every layer. No single one wins everywhere: the plain principal
+// components where every frequency has a slot, slots refined across frequencies where there are fewer.
+func candidates(pairs, slots int) []mla.Candidate {
+	out := []mla.Candidate{
+		{SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 1},
+		{SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 0.3},
+		{SlotInput: mla.PlainInput, QueryPower: 1, KeyWeight: 1},
+		{SlotInput: mla.PlainInput, QueryPower: 0, KeyWeight: 1},
+		{SlotInput: mla.MixedInput, QueryPower: 0, KeyWeight: 0.3},
+	}
+	if slots < pairs {
+		out = append(out,
+			mla.Candidate{SlotInput: mla.PlainInput, QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.1},
+			mla.Candidate{SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
+			mla.Candidate{SlotInput: mla.PlainInput, QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 1},
+		)
+	}
+	return out
+}
+
+// Thetas returns the rotary bases worth trying for an engine whose rotary key has fewer pairs than the source's heads:
+// from the one that gives the slots the source's fastest frequencies, theta^(slots/pairs), to the source's own, which
+// spreads them over all. With as many slots as pairs it is the source's alone.
+func Thetas(theta float64, pairs, slots int) []float64 {
+	if slots >= pairs {
+		return []float64{theta}
+	}
+	const steps = 6
+	least := float64(slots) / float64(pairs)
+	var out []float64
+	for i := range steps + 1 {
+		power := least + (1-least)*float64(i)/steps
+		t := math.Pow(theta, power)
+		if i < steps {
+			t = math.Round(t) // a number that people can read and that every float holds
+		} else {
+			t = theta
+		}
+		out = append(out, t)
+	}
+	return out
+}
