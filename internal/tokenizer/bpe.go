@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -88,87 +89,77 @@ func (p *parser) bpe(raw json.RawMessage) (*bpe, error) {
 
 func (p *parser) vocabulary(m *bpe, raw json.RawMessage) error {
 	m.vocab, m.tokens = map[string]int{}, map[int]string{}
-	return p.members(raw, "model.vocab", func(token string, value json.Token) error {
-		field := "model.vocab[" + quote(token) + "]"
-		number, ok := value.(json.Number)
-		id, err := strconv.ParseUint(string(number), 10, 31)
-		if !ok || err != nil {
-			got := fmt.Sprint(value)
-			if value == nil {
-				got = "null"
-			}
-			return p.errorf(field, quote(got), fmt.Sprintf("an id from 0 to %d", maxID))
+	return p.members(raw, "model.vocab", func(token string, value json.RawMessage) error {
+		at := func() string { return "model.vocab[" + quote(token) + "]" }
+		id, ok := wholeNumber(value, maxID)
+		if !ok {
+			return p.errorf(at(), describe(value), fmt.Sprintf("an id from 0 to %d", maxID))
 		}
 		if _, twice := m.vocab[token]; twice {
-			return p.errorf(field, "the token twice", "every token once")
+			return p.errorf(at(), "the token twice", "every token once")
 		}
-		if other, twice := m.tokens[int(id)]; twice {
-			return p.errorf(field, fmt.Sprintf("id %d, which %s has", id, quote(other)), "every id once")
+		if other, twice := m.tokens[id]; twice {
+			return p.errorf(at(), fmt.Sprintf("id %d, which %s has", id, quote(other)), "every id once")
 		}
-		m.vocab[token], m.tokens[int(id)] = int(id), token
+		m.vocab[token], m.tokens[id] = id, token
 		return nil
 	})
 }
 
-// merges reads the merges in order of rank, each "a b" or ["a", "b"]. If a pair comes twice, the last
-// one counts.
+// merges reads the merges in order of rank. If a pair comes twice, the last one counts.
 func (p *parser) merges(m *bpe, raw json.RawMessage) error {
+	const field = "model.merges"
+	if !begins(raw, '[') {
+		return p.errorf(field, describe(raw), "a list")
+	}
 	m.merges = map[uint64]merge{}
 	rank := int32(0)
-	return p.elements(raw, "model.merges", func(i int, dec *json.Decoder) error {
-		field := "model.merges[" + strconv.Itoa(i) + "]"
-		const form = `"a b" or ["a", "b"]`
-		first, err := dec.Token()
-		if err != nil {
-			return p.errorf(field, err.Error(), form)
+	return items(raw, func(item json.RawMessage) error {
+		if begins(item, '"') && strings.HasPrefix(text(item), "#version") {
+			return nil
 		}
-		var a, b string
-		switch first := first.(type) {
-		case string:
-			if strings.HasPrefix(first, "#version") {
-				return nil
-			}
-			var ok bool
-			if a, b, ok = strings.Cut(first, " "); !ok || strings.Contains(b, " ") {
-				return p.errorf(field, quote(first), form)
-			}
-		default:
-			if first != json.Delim('[') {
-				return p.errorf(field, fmt.Sprint(first), form)
-			}
-			var pair []string
-			for dec.More() {
-				token, err := dec.Token()
-				s, ok := token.(string)
-				if err != nil || !ok || len(pair) == 2 {
-					return p.errorf(field, "a list of other than two strings", form)
-				}
-				pair = append(pair, s)
-			}
-			if len(pair) != 2 {
-				return p.errorf(field, "a list of "+strconv.Itoa(len(pair)), form)
-			}
-			if _, err := dec.Token(); err != nil {
-				return p.errorf(field, err.Error(), form)
-			}
-			a, b = pair[0], pair[1]
+		at := func() string { return field + "[" + strconv.Itoa(int(rank)) + "]" }
+		a, b, ok := mergePair(item)
+		if !ok {
+			return p.errorf(at(), describe(item), `"a b" or ["a", "b"]`)
 		}
 		if !strings.HasPrefix(b, m.prefix) {
-			return p.errorf(field, quote(b), "a token that begins with continuing_subword_prefix "+quote(m.prefix))
+			return p.errorf(at(), quote(b), "a token that begins with continuing_subword_prefix "+quote(m.prefix))
 		}
 		ids := [3]int{}
-		for j, token := range [3]string{a, b, a + b[len(m.prefix):]} {
-			id, ok := m.vocab[token]
-			if !ok {
-				return p.errorf(field, quote(token)+", which is not in model.vocab", "tokens of model.vocab")
+		for i, token := range [3]string{a, b, a + b[len(m.prefix):]} {
+			if ids[i], ok = m.vocab[token]; !ok {
+				return p.errorf(at(), quote(token)+", which is not in model.vocab", "tokens of model.vocab")
 			}
-			ids[j] = id
 		}
 		m.merges[pairKey(int32(ids[0]), int32(ids[1]))] = merge{rank, int32(ids[2])}
 		rank++
 		return nil
 	})
 }
+
+// mergePair reads "a b" or ["a", "b"].
+func mergePair(item json.RawMessage) (a, b string, ok bool) {
+	if begins(item, '"') {
+		a, b, ok = strings.Cut(text(item), " ")
+		return a, b, ok && !strings.Contains(b, " ")
+	}
+	if !begins(item, '[') {
+		return "", "", false
+	}
+	n := 0
+	err := items(item, func(part json.RawMessage) error {
+		if n == 2 || !begins(part, '"') {
+			return errNotPair
+		}
+		a, b = b, text(part)
+		n++
+		return nil
+	})
+	return a, b, err == nil && n == 2
+}
+
+var errNotPair = errors.New("not a pair of strings")
 
 // encode appends the ids of one word, which is not empty.
 func (m *bpe) encode(dst []int, word string) ([]int, error) {

@@ -70,8 +70,8 @@ func appendIDs(b []byte, ids []int) []byte {
 	return b
 }
 
-// TestGolden compares ids without and with special tokens, and the decoded text, of 10,000 lines with
-// those of Hugging Face tokenizers.
+// TestGolden compares the ids of 10,000 lines, and the text that they decode to, with those of Hugging
+// Face tokenizers: as checksums of all, with special tokens, and as ids of the first, without.
 func TestGolden(t *testing.T) {
 	lines := mixedLines(t)
 	if len(lines) != 10_000 {
@@ -94,22 +94,21 @@ func TestGolden(t *testing.T) {
 			}
 			wrong := 0
 			for i, line := range lines {
-				ids, err := tok.Encode(line, false)
+				if i < len(shown[family]) {
+					ids, err := tok.Encode(line, false)
+					if err != nil || !slices.Equal(ids, shown[family][i]) {
+						t.Fatalf("line %d %q:\n got ids %v (%v)\nwant ids %v", i, line, ids, err, shown[family][i])
+					}
+				}
+				ids, err := tok.Encode(line, true)
 				if err != nil {
 					t.Fatalf("line %d %q: %v", i, line, err)
-				}
-				special, err := tok.Encode(line, true)
-				if err != nil {
-					t.Fatal(err)
 				}
 				decoded, err := tok.Decode(ids)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if i < len(shown[family]) && !slices.Equal(ids, shown[family][i]) {
-					t.Fatalf("line %d %q:\n got ids %v\nwant ids %v", i, line, ids, shown[family][i])
-				}
-				sum := crc32.ChecksumIEEE(append(appendIDs(appendIDs(nil, ids), special), decoded...))
+				sum := crc32.ChecksumIEEE(append(appendIDs(nil, ids), decoded...))
 				if want := binary.LittleEndian.Uint32(sums[4*i:]); sum != want {
 					if wrong++; wrong <= 3 {
 						t.Errorf("line %d %q: sum %08x, want %08x; ids %v, decoded %q", i, line, sum, want, ids, decoded)
@@ -125,7 +124,7 @@ func TestGolden(t *testing.T) {
 
 // TestRoundTrip decodes what the byte-level tokenizers without a normalizer encode.
 func TestRoundTrip(t *testing.T) {
-	lines := mixedLines(t)
+	lines := mixedLines(t)[:2000]
 	for _, family := range []string{"gpt2", "llama3", "smollm", "deepseek", "gpt4o"} {
 		tok := load(t, family)
 		for i, line := range lines {

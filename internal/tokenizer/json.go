@@ -5,14 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deep components (Sequence within Sequence) may be nested.
-const maxDepth = 32
+// Limits on components: how deep Sequence may be nested in Sequence, and how many there may be.
+const (
+	maxDepth      = 32
+	maxComponents = 100
+)
 
 // parser carries the file name into the errors of one Parse.
 type parser struct{ file string }
@@ -84,29 +86,22 @@ func invalidUTF8(s string) int {
 
 // describe says in a few words what a JSON value is.
 func describe(raw json.RawMessage) string {
-	s := strings.TrimSpace(string(raw))
 	switch {
-	case s == "":
+	case len(raw) == 0:
 		return "nothing"
-	case s[0] == '{':
+	case raw[0] == '{':
 		return "an object"
-	case s[0] == '[':
+	case raw[0] == '[':
 		return "a list"
-	case s[0] == '"':
-		var text string
-		if json.Unmarshal(raw, &text) == nil {
-			return quote(text)
-		}
-		return "a string"
-	case len(s) > 40:
-		return s[:40] + "..."
+	case raw[0] == '"':
+		return quote(text(raw))
+	case len(raw) > 40:
+		return string(raw[:40]) + "..."
 	}
-	return s
+	return string(raw)
 }
 
-func isNull(raw json.RawMessage) bool {
-	return raw == nil || string(bytes.TrimSpace(raw)) == "null"
-}
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || raw[0] == 'n' }
 
 // object is a JSON object with its place in the file.
 type object struct {
@@ -126,50 +121,120 @@ func (o object) at(key string) string {
 	return o.field + "." + key
 }
 
+// items calls f with each element of a list, or with each key and each value of an object in turn.
+// The value is one that checkJSON has accepted, so that its syntax need not be looked at again.
+func items(value json.RawMessage, f func(item json.RawMessage) error) error {
+	for pos := 1; ; {
+		switch value[pos] {
+		case ' ', '\t', '\n', '\r', ',', ':':
+			pos++
+			continue
+		case ']', '}':
+			return nil
+		}
+		end := endOfValue(value, pos)
+		if err := f(value[pos:end]); err != nil {
+			return err
+		}
+		pos = end
+	}
+}
+
+// endOfValue returns where the value that begins at pos ends.
+func endOfValue(data []byte, pos int) int {
+	depth := 0
+	for ; pos < len(data); pos++ {
+		switch data[pos] {
+		case '"':
+			for pos++; data[pos] != '"'; pos++ {
+				if data[pos] == '\\' {
+					pos++
+				}
+			}
+			if depth == 0 {
+				return pos + 1
+			}
+		case '[', '{':
+			depth++
+		case ']', '}':
+			if depth <= 1 {
+				return pos + depth // of a number or word, the bracket is not a part
+			}
+			depth--
+		case ' ', '\t', '\n', '\r', ',', ':':
+			if depth == 0 {
+				return pos
+			}
+		}
+	}
+	return pos
+}
+
 // object reads an object; a key that comes twice is an error.
 func (p *parser) object(raw json.RawMessage, field string) (object, error) {
 	o := object{p, field, map[string]json.RawMessage{}}
-	if len(raw) == 0 || bytes.TrimSpace(raw)[0] != '{' {
-		return o, p.errorf(field, describe(raw), "an object")
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if _, err := dec.Token(); err != nil {
-		return o, p.errorf(field, err.Error(), "an object")
-	}
-	for dec.More() {
-		token, err := dec.Token()
-		key, isKey := token.(string)
-		if err != nil || !isKey {
-			return o, p.errorf(field, "a broken key", "an object")
-		}
+	err := p.members(raw, field, func(key string, value json.RawMessage) error {
 		if _, twice := o.m[key]; twice {
-			return o, p.errorf(field, "the key "+quote(key)+" twice", "every key once")
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return o, p.errorf(o.at(key), err.Error(), "a value")
+			return p.errorf(field, "the key "+quote(key)+" twice", "every key once")
 		}
 		o.m[key] = value
+		return nil
+	})
+	return o, err
+}
+
+// members calls f with each key and value of an object.
+func (p *parser) members(raw json.RawMessage, field string, f func(key string, value json.RawMessage) error) error {
+	if !begins(raw, '{') {
+		return p.errorf(field, describe(raw), "an object")
 	}
-	return o, nil
+	var key string
+	atKey := true
+	return items(raw, func(item json.RawMessage) error {
+		if atKey {
+			key = text(item)
+		}
+		atKey = !atKey
+		if !atKey {
+			return nil
+		}
+		return f(key, item)
+	})
 }
 
 // list reads a list of values.
 func (p *parser) list(raw json.RawMessage, field string) ([]json.RawMessage, error) {
-	var values []json.RawMessage
-	if isNull(raw) || json.Unmarshal(raw, &values) != nil {
+	if !begins(raw, '[') {
 		return nil, p.errorf(field, describe(raw), "a list")
 	}
-	return values, nil
+	var values []json.RawMessage
+	err := items(raw, func(item json.RawMessage) error {
+		values = append(values, item)
+		return nil
+	})
+	return values, err
+}
+
+func begins(raw json.RawMessage, c byte) bool { return len(raw) > 0 && raw[0] == c }
+
+// text is the content of a JSON string.
+func text(raw json.RawMessage) string {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1])
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		panic("tokenizer: a JSON string accepted before: " + err.Error())
+	}
+	return s
 }
 
 // stringAt reads a string.
 func (p *parser) stringAt(raw json.RawMessage, field string) (string, error) {
-	var s string
-	if isNull(raw) || json.Unmarshal(raw, &s) != nil {
+	if !begins(raw, '"') {
 		return "", p.errorf(field, describe(raw), "a string")
 	}
-	return s, nil
+	return text(raw), nil
 }
 
 func (o object) string(key string) (string, error) { return o.p.stringAt(o.m[key], o.at(key)) }
@@ -184,11 +249,11 @@ func (o object) optString(key string) (s string, ok bool, err error) {
 }
 
 func (o object) bool(key string) (bool, error) {
-	var b bool
-	if raw := o.m[key]; isNull(raw) || json.Unmarshal(raw, &b) != nil {
+	raw := o.m[key]
+	if !begins(raw, 't') && !begins(raw, 'f') {
 		return false, o.p.errorf(o.at(key), describe(raw), "true or false")
 	}
-	return b, nil
+	return raw[0] == 't', nil
 }
 
 // optBool reads a value that may be null or missing.
@@ -205,11 +270,16 @@ func (o object) number(key string, limit int) (int, error) {
 }
 
 func (p *parser) numberAt(raw json.RawMessage, field string, limit int) (int, error) {
-	n, err := strconv.ParseUint(string(bytes.TrimSpace(raw)), 10, 63)
-	if err != nil || n > uint64(limit) {
+	n, ok := wholeNumber(raw, limit)
+	if !ok {
 		return 0, p.errorf(field, describe(raw), fmt.Sprintf("a whole number from 0 to %d", limit))
 	}
-	return int(n), nil
+	return n, nil
+}
+
+func wholeNumber(raw json.RawMessage, limit int) (int, bool) {
+	n, err := strconv.ParseUint(string(raw), 10, 63)
+	return int(n), err == nil && n <= uint64(limit)
 }
 
 // char reads a string of one character.
@@ -253,12 +323,15 @@ func components[T any](p *parser, raw json.RawMessage, field, key string, one fu
 			return err
 		}
 		if kind, _ := o.string("type"); kind != "Sequence" {
+			if len(out) == maxComponents {
+				return p.unsupported(field, fmt.Sprintf("more than %d components", maxComponents), "fewer")
+			}
 			c, err := one(o)
 			out = append(out, c)
 			return err
 		}
 		if depth == maxDepth {
-			return p.unsupported(field, fmt.Sprintf("Sequence nested deeper than %d", maxDepth), "less")
+			return p.unsupported(field, fmt.Sprintf("Sequence nested deeper than %d", maxDepth), "fewer levels")
 		}
 		parts, err := p.list(o.m[key], o.at(key))
 		if err != nil {
@@ -275,41 +348,4 @@ func components[T any](p *parser, raw json.RawMessage, field, key string, one fu
 		return nil, nil
 	}
 	return out, walk(raw, field, 0)
-}
-
-// members streams the members of an object to f without a copy of the whole in maps.
-func (p *parser) members(raw json.RawMessage, field string, f func(key string, value json.Token) error) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
-		return p.errorf(field, describe(raw), "an object")
-	}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return p.errorf(field, err.Error(), "an object")
-		}
-		value, err := dec.Token()
-		if err != nil {
-			return p.errorf(field, err.Error(), "an object")
-		}
-		if err := f(key.(string), value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// elements streams the elements of a list: f gets the decoder before each.
-func (p *parser) elements(raw json.RawMessage, field string, f func(i int, dec *json.Decoder) error) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if token, err := dec.Token(); err != nil || token != json.Delim('[') {
-		return p.errorf(field, describe(raw), "a list")
-	}
-	for i := 0; dec.More(); i++ {
-		if err := f(i, dec); err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
 }

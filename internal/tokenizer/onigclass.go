@@ -113,18 +113,10 @@ func (p *onigParser) classItem() classItem {
 		p.pos += 2
 		return classItem{char: '\b'}
 	}
-	if strings.HasPrefix(rest, "w") || strings.HasPrefix(rest, "W") {
-		p.pos += 2
-		set := characters().set("[:word:]")
-		if rest[0] == 'W' {
-			set = set.negate()
-		}
-		return classItem{set: set, isSet: true}
-	}
 	if strings.HasPrefix(rest, "R") || strings.HasPrefix(rest, "X") {
 		p.unsupported(`\%c in a class`, rest[0])
 	}
-	if set, ok := p.setEscape(); ok {
+	if set, ok := p.setEscape(characters().set("[:word:]")); ok {
 		return classItem{set: set, isSet: true}
 	}
 	return classItem{char: p.charEscape()}

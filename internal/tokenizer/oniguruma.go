@@ -107,7 +107,8 @@ func parseOniguruma(src string) (n *node, err error) {
 	if p.pos < len(src) {
 		p.fail("unmatched )")
 	}
-	checkRepeats(p, n, 1)
+	p.checkRepeats(n, 1)
+	p.checkBehind(n, false)
 	return n, nil
 }
 
@@ -267,7 +268,7 @@ func (p *onigParser) interval(q *node) (fixed, ok bool) {
 }
 
 // checkRepeats bounds the number of times that nested intervals ask for their innermost part.
-func checkRepeats(p *onigParser, n *node, total int) {
+func (p *onigParser) checkRepeats(n *node, total int) {
 	if n.kind == nodeRepeat {
 		total *= max(n.min, n.max, 1)
 		if total > maxRepeatTotal {
@@ -275,7 +276,21 @@ func checkRepeats(p *onigParser, n *node, total int) {
 		}
 	}
 	for _, s := range n.subs {
-		checkRepeats(p, s, total)
+		p.checkRepeats(s, total)
+	}
+}
+
+// checkBehind refuses atomic groups in a look-behind: regexp2 matches it from right to left, and what
+// a group that does not backtrack takes depends on the direction.
+func (p *onigParser) checkBehind(n *node, behind bool) {
+	if behind && (n.kind == nodeAtomic || n.kind == nodeRepeat && n.repeat == possessive) {
+		p.unsupported("an atomic group or possessive repeat in a look-behind")
+	}
+	if n.kind == nodeLook {
+		behind = n.behind
+	}
+	for _, s := range n.subs {
+		p.checkBehind(s, behind)
 	}
 }
 
@@ -457,7 +472,7 @@ func (p *onigParser) optionGroup(outer regexOptions) *node {
 // escape reads what begins with a backslash, outside a class.
 func (p *onigParser) escape() *node {
 	start := p.pos
-	if set, ok := p.setEscape(); ok {
+	if set, ok := p.setEscape(characters().set(`\w`)); ok {
 		p.literals = p.literals[:0]
 		return setNode(set)
 	}
@@ -493,40 +508,44 @@ func (p *onigParser) escape() *node {
 	return p.literal(p.charEscape())
 }
 
-// setEscape reads a backslash sequence that stands for a set, in a class or outside. The one
-// difference, that \w outside a class takes more of Latin-1, is the engine's.
-func (p *onigParser) setEscape() (runeSet, bool) {
-	d := characters()
-	names := map[byte]string{'d': "[:digit:]", 's': "[:space:]", 'h': "[:xdigit:]", 'w': `\w`}
+// setEscape reads a backslash sequence that stands for a set. What \w and \p{Word} take of Latin-1
+// differs, in the engine, between a class and the outside: word is the set they stand for.
+func (p *onigParser) setEscape(word runeSet) (set runeSet, ok bool) {
 	rest := p.src[p.pos+1:]
 	if rest == "" {
 		return nil, false
 	}
-	c := rest[0]
-	if name, ok := names[c|0x20]; ok {
-		p.pos += 2
-		if c >= 'a' {
-			return d.set(name), true
+	not := rest[0] >= 'A' && rest[0] <= 'Z'
+	size := 1
+	switch rest[0] {
+	case 'd', 'D':
+		set = characters().set("[:digit:]")
+	case 's', 'S':
+		set = characters().set("[:space:]")
+	case 'h', 'H':
+		set = characters().set("[:xdigit:]")
+	case 'w', 'W':
+		set = word
+	case 'p', 'P':
+		end := strings.IndexByte(rest, '}')
+		if len(rest) < 2 || rest[1] != '{' || end < 0 {
+			p.fail(`\%c without a name in braces`, rest[0])
 		}
-		return d.set(name).negate(), true
-	}
-	if c != 'p' && c != 'P' {
+		name, circumflex := strings.CutPrefix(rest[2:end], "^")
+		name = foldPropertyName(name)
+		if set, ok = properties()[name]; !ok {
+			p.unsupported("the character property %s", quote(name))
+		}
+		if name == "word" {
+			set = word
+		}
+		not = not != circumflex
+		size = end + 1
+	default:
 		return nil, false
 	}
-	end := strings.IndexByte(rest, '}')
-	if len(rest) < 2 || rest[1] != '{' || end < 0 {
-		p.fail(`\%c without a name in braces`, c)
-	}
-	name, not := strings.CutPrefix(rest[2:end], "^")
-	set, ok := properties()[foldPropertyName(name)]
-	if !ok {
-		p.unsupported("the character property %s", quote(name))
-	}
-	if foldPropertyName(name) == "word" {
-		set = d.set(`\w`)
-	}
-	p.pos += 1 + end + 1
-	if not != (c == 'P') {
+	p.pos += 1 + size
+	if not {
 		set = set.negate()
 	}
 	return set, true

@@ -20,6 +20,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -65,7 +66,7 @@ func Parse(data []byte, name string) (*Tokenizer, error) {
 	if err := p.checkJSON(data); err != nil {
 		return nil, err
 	}
-	o, err := p.object(data, "")
+	o, err := p.object(bytes.TrimSpace(data), "")
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,13 @@
 
 NAME.json      small tokenizers, one for each family, trained on the Go distribution's documentation
 lines.bin.gz   10,000 lines of mixed text: per line its length in bytes as a uvarint, then its UTF-8
-NAME.sums      per line the CRC-32, little-endian, of its ids without special tokens, its ids with
-               special tokens (each id as 4 bytes, little-endian) and its decoded text
-ids.json.gz    {NAME: ids of the first lines}, to look at
+NAME.sums      per line the CRC-32, little-endian, of its ids with special tokens (4 bytes each,
+               little-endian) followed by the text that they decode to
+ids.json.gz    {NAME: ids of the first lines, without special tokens}
+splits.json    how single regular expressions split some texts
+
+The trainer breaks ties by the order of a hash map: other runs give other tokenizers, as good, and all
+files belong together.
 """
 
 import glob
@@ -278,6 +282,22 @@ def flags(lines):
 FAMILIES = [gpt2, llama3, qwen2, smollm, deepseek, gpt4o, possessive, llama2, mistral, gaps, clip, flags]
 
 
+# Where Oniguruma has its own ways: classes, anchors, intervals, options, case folding.
+EXPRESSIONS = [
+    GPT4O, DEEPSEEK, POSSESSIVE, LLAMA3,
+    r"\w+", r"[\w]+", r"\W+", r"\d", r"\h+", r"\s", r"[^\S]", r"\p{^L}+", r"\P{^L}", r"[[:punct:]]", r"\p{Punct}", r"[[:^alpha:]]+",
+    r"[[:word:]]", r"\p{Word}", r"\p{Han}+", r"\p{uppercase letter}", r"[\p{L}&&[^a-z]]+", r"[a-z&&\p{L}&&[^aeiou]]", r"[]a]", r"[^]a]",
+    r"[a-]", r"[-a]", r"[a-c-e]", r"[!--]", r"[\]\-]", r"[a\x41é\u00e8\x{1F600}]", r"[[a-m][0-4]x]", r"[^[^a-z]]",
+    r"^", r"$", r"^.", r".$", r"\A.", r".\z", r".\Z", r"\b", r"\B", r"\b\w", r"(?m:.)+", r".+", r"\R", r"\O", r"\N+",
+    r"a{2}", r"a{,2}", r"a{1,}", r"a{1,2}?", r"a{2}?", r"a{1,2}+b", r"a{", r"a{,}", r"a{x}", r"}", r"]", r"(?:)", r"", r"a*", r"a*?",
+    r"a++b", r"a?+a", r"(?>a+)b", r"(?<=a)b", r"(?<!a)b", r"(?<=a|bc)d", r"(?=a)", r"(?!a).", r"(?<x>a)(b)?", r"(?#no)a",
+    r"(?i:s)", r"(?i:k)", r"(?i)å", r"(?i:[a-z]+)", r"(?i:[^k])", r"(?i:ǆ)", r"(?i:Ω)", r"a(?i)b|c", r"(?i)a(?-i)b", r"(?i:\p{Lu})",
+    r"(?i:'S|'T|'RE)", r"\.\*\+\-\&\~\#", r"\t|\n|\r|\f|\v|\a|\e", r"(a|ab)(c|bcd)", r"(?:a|ab)+?c", r"x*(?!\S)",
+]
+TEXTS = ["", "a", "aab abc\nabcd\r\n", "Aaaa'S it's 'tis K\u212a s\u017f åÅ\u212b ωΩ\u2126 ǅǆǄ", "\n\nx \n", "x-y]z[é è \U0001f600 !\"#,-.",
+         "²³¹ ¼ 0٣½Ⅷ _ªº\u0301", "ⅧĳØ漢字かなカナ한글 \u00a0\u0085\u2028\u2029\u200b\ufeff\u3000", "\t\v\f\x07\x1b{x}{,}", "bcd abcabcd aXbBcC .*+-&~#"]
+
+
 def uvarint(n):
     out = bytearray()
     while n > 0x7F:
@@ -298,6 +318,12 @@ def main():
     with open(os.path.join(HERE, "lines.bin.gz"), "wb") as f:
         raw = b"".join(uvarint(len(s)) + s for s in (line.encode() for line in lines))
         f.write(gzip.compress(raw, 9, mtime=0))
+    with open(os.path.join(HERE, "splits.json"), "w", encoding="utf-8") as f:
+        splits = [(e, pre_tokenizers.Split(Regex(e), "isolated")) for e in EXPRESSIONS]
+        json.dump({"texts": TEXTS, "splits": [
+            {"expression": e, "pieces": [[p for p, _ in s.pre_tokenize_str(t)] for t in TEXTS]} for e, s in splits]},
+            f, ensure_ascii=True, separators=(",", ":"))
+        f.write("\n")
     shown = {}
     for family in FAMILIES:
         name = family.__name__
@@ -308,12 +334,11 @@ def main():
         sums = bytearray()
         shown[name] = []
         for line in lines:
-            ids = tok.encode(line, add_special_tokens=False).ids
-            special = tok.encode(line, add_special_tokens=True).ids
+            ids = tok.encode(line, add_special_tokens=True).ids
             decoded = tok.decode(ids, skip_special_tokens=False).encode()
-            sums += struct.pack("<I", zlib.crc32(struct.pack("<%dI" % (len(ids) + len(special)), *ids, *special) + decoded))
+            sums += struct.pack("<I", zlib.crc32(struct.pack("<%dI" % len(ids), *ids) + decoded))
             if len(shown[name]) < SHOWN:
-                shown[name].append(ids)
+                shown[name].append(tok.encode(line, add_special_tokens=False).ids)
         with open(os.path.join(HERE, name + ".sums"), "wb") as f:
             f.write(sums)
         print(name, tok.get_vocab_size())
