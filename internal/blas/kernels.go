@@ -19,6 +19,10 @@ type kernels[T float, S any] struct {
 	// micro[i][v-1] computes a tile of heights[i] rows and v vectors.
 	micro [][]microKernel[T]
 
+	// taskBytes is the size of the block of B that a goroutine packs for itself
+	// and runs all rows of A against: it stays in the second-level cache.
+	taskBytes int
+
 	packA packer[T, T]
 	packB packer[T, S]
 

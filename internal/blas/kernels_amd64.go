@@ -22,7 +22,7 @@ func newSuite(level isa.Level) *suite {
 
 func avx2Suite() *suite {
 	f32 := kernels[float32, float32]{
-		lanes: 8, vectors: 3, heights: []int{4, 2, 1},
+		lanes: 8, vectors: 3, heights: []int{4, 2, 1}, taskBytes: 384 << 10,
 		micro: [][]microKernel[float32]{
 			{microF32AVX2x4x1, microF32AVX2x4x2, microF32AVX2x4x3},
 			{microF32AVX2x2x1, microF32AVX2x2x2, microF32AVX2x2x3},
@@ -34,7 +34,7 @@ func avx2Suite() *suite {
 		dot:     []func(int, *float32, int, *float32, int, *float32){dotF32AVX2x1},
 	}
 	f64 := kernels[float64, float64]{
-		lanes: 4, vectors: 3, heights: []int{4, 2, 1},
+		lanes: 4, vectors: 3, heights: []int{4, 2, 1}, taskBytes: 384 << 10,
 		micro: [][]microKernel[float64]{
 			{microF64AVX2x4x1, microF64AVX2x4x2, microF64AVX2x4x3},
 			{microF64AVX2x2x1, microF64AVX2x2x2, microF64AVX2x2x3},
@@ -50,7 +50,7 @@ func avx2Suite() *suite {
 
 func avx512Suite() *suite {
 	f32 := kernels[float32, float32]{
-		lanes: 16, vectors: 3, heights: []int{8, 4, 2, 1},
+		lanes: 16, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: 800 << 10,
 		micro: [][]microKernel[float32]{
 			{microF32AVX512x8x1, microF32AVX512x8x2, microF32AVX512x8x3},
 			{microF32AVX512x4x1, microF32AVX512x4x2, microF32AVX512x4x3},
@@ -63,7 +63,7 @@ func avx512Suite() *suite {
 		dot:     []func(int, *float32, int, *float32, int, *float32){dotF32AVX512x4, dotF32AVX512x2, dotF32AVX512x1},
 	}
 	f64 := kernels[float64, float64]{
-		lanes: 8, vectors: 3, heights: []int{8, 4, 2, 1},
+		lanes: 8, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: 800 << 10,
 		micro: [][]microKernel[float64]{
 			{microF64AVX512x8x1, microF64AVX512x8x2, microF64AVX512x8x3},
 			{microF64AVX512x4x1, microF64AVX512x4x2, microF64AVX512x4x3},
@@ -84,7 +84,7 @@ func x86Suite(level isa.Level, f32 kernels[float32, float32], f64 kernels[float6
 	return &suite{
 		level: level, f32: f32, f64: f64,
 		bf16: kernels[float32, uint16]{
-			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro,
+			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro, taskBytes: f32.taskBytes,
 			packA:   f32.packA,
 			packB:   packer[float32, uint16]{8, 8, transposeBF16x8, 8, widenRows},
 			dotRows: f32.dotRows,

@@ -36,9 +36,10 @@ func (p panels) start(j int) int {
 	return p.full*p.wide + (j-p.full)*p.rest
 }
 
-// at returns the panel that holds column i.
+// at returns the panel that holds column i, or the number of panels that lie
+// wholly below it.
 func (p panels) at(i int) int {
-	if i < p.full*p.wide {
+	if i < p.full*p.wide || p.rest == 0 {
 		return i / p.wide
 	}
 	return p.full + (i-p.full*p.wide)/p.rest

@@ -9,12 +9,19 @@ import (
 // poolBytes is the most memory that one pool keeps for reuse.
 const poolBytes = 32 << 20
 
-// A pool hands out scratch slices that start on a cache line, and keeps
-// returned ones, up to poolBytes, for the next caller.
-type pool[T any] struct {
+// A pool hands out scratch memory that starts on a cache line, and keeps what is
+// returned, up to poolBytes, for the next caller.
+type pool[T float] struct {
 	mu   sync.Mutex
-	free [bits.UintSize][][]T // by the logarithm of the capacity
-	kept int                  // elements in free
+	free [bits.UintSize][]*scratch[T] // by the logarithm of the capacity
+	kept uintptr                      // bytes in free
+}
+
+// scratch is memory from a pool, of arbitrary content.
+type scratch[T float] struct {
+	data   []T
+	class  int
+	mapped []byte // the memory under data if it is not on the heap
 }
 
 var (
@@ -22,42 +29,53 @@ var (
 	pool64 pool[float64]
 )
 
-// get returns a slice of n elements of arbitrary value.
-func (p *pool[T]) get(n int) []T {
+// get returns scratch of at least n elements.
+func (p *pool[T]) get(n int) *scratch[T] {
 	class := bits.Len(uint(max(n, 1) - 1))
 	p.mu.Lock()
 	if l := p.free[class]; len(l) > 0 {
 		s := l[len(l)-1]
 		p.free[class] = l[:len(l)-1]
-		p.kept -= 1 << class
+		p.kept -= s.bytes()
 		p.mu.Unlock()
-		return s[:n]
+		return s
 	}
 	p.mu.Unlock()
-	return aligned[T](1 << class)[:n]
+	return newScratch[T](class)
 }
 
-// put takes back a slice that get returned.
-func (p *pool[T]) put(s []T) {
-	class := bits.Len(uint(cap(s)) - 1)
+// put takes back what get returned.
+func (p *pool[T]) put(s *scratch[T]) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if size := int(unsafe.Sizeof(s[0])); (p.kept+cap(s))*size > poolBytes {
-		return
+	keep := p.kept+s.bytes() <= poolBytes
+	if keep {
+		p.free[s.class] = append(p.free[s.class], s)
+		p.kept += s.bytes()
 	}
-	p.free[class] = append(p.free[class], s)
-	p.kept += cap(s)
+	p.mu.Unlock()
+	if !keep && s.mapped != nil {
+		unmapHuge(s.mapped)
+	}
 }
 
-// aligned allocates n elements on a 64-byte boundary.
-func aligned[T any](n int) []T {
-	const line = 64
-	var t T
-	size := unsafe.Sizeof(t)
-	s := make([]T, n+line/int(size))
-	skip := 0
-	if rest := uintptr(unsafe.Pointer(&s[0])) % line; rest != 0 {
-		skip = int((line - rest) / size)
+func (s *scratch[T]) bytes() uintptr {
+	if s.mapped != nil {
+		return uintptr(len(s.mapped))
 	}
-	return s[skip : skip+n : skip+n]
+	return uintptr(len(s.data)) * unsafe.Sizeof(s.data[0])
+}
+
+// newScratch allocates 1<<class elements. Large scratch comes from outside the
+// heap if the system has huge pages for it, which spare the products about a
+// twentieth of their time.
+func newScratch[T float](class int) *scratch[T] {
+	var t T
+	n, size := 1<<class, unsafe.Sizeof(t)
+	if b := mapHuge(n * int(size)); b != nil {
+		return &scratch[T]{unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n), class, b}
+	}
+	const line = 64
+	s := make([]T, n+line/int(size))
+	skip := int(-uintptr(unsafe.Pointer(&s[0])) % line / size)
+	return &scratch[T]{s[skip : skip+n : skip+n], class, nil}
 }

@@ -10,7 +10,7 @@ import (
 // portableSuite needs no assembly: the fallback, and the oracle of the others.
 func portableSuite() *suite {
 	f32 := kernels[float32, float32]{
-		lanes: 4, vectors: 1, heights: []int{4, 1},
+		lanes: 4, vectors: 1, heights: []int{4, 1}, taskBytes: 256 << 10,
 		micro:   [][]microKernel[float32]{{micro4x4[float32]}, {micro1x4[float32]}},
 		packA:   portablePacker(same[float32]),
 		packB:   portablePacker(same[float32]),
@@ -18,7 +18,7 @@ func portableSuite() *suite {
 		dot:     []func(int, *float32, int, *float32, int, *float32){dotPortable[float32]},
 	}
 	f64 := kernels[float64, float64]{
-		lanes: 4, vectors: 1, heights: []int{4, 1},
+		lanes: 4, vectors: 1, heights: []int{4, 1}, taskBytes: 256 << 10,
 		micro:   [][]microKernel[float64]{{micro4x4[float64]}, {micro1x4[float64]}},
 		packA:   portablePacker(same[float64]),
 		packB:   portablePacker(same[float64]),
@@ -28,7 +28,7 @@ func portableSuite() *suite {
 	return &suite{
 		level: isa.Portable, f32: f32, f64: f64,
 		bf16: kernels[float32, uint16]{
-			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro,
+			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro, taskBytes: f32.taskBytes,
 			packA:   f32.packA,
 			packB:   portablePacker(widen),
 			dotRows: []int{1},

@@ -6,13 +6,11 @@ import "unsafe"
 // one panel of A (as many rows as a tile) with one panel of B (as many columns)
 // over a block of the inner dimension; see product.run for the loops around it.
 const (
-	// taskBytes is the size of the block of B that a goroutine packs for itself
-	// and runs all rows of A against: it stays in the second-level cache.
-	taskBytes = 640 << 10
 	// sharedBytes is the size of the block of A that all goroutines share.
-	sharedBytes = 6 << 20
-	// sharedRows is the number of rows in it, unless A has fewer.
-	sharedRows = 768
+	sharedBytes = 8 << 20
+	// sharedRows is the number of rows in it, unless A has fewer. B is packed
+	// anew for each such block.
+	sharedRows = 2048
 	// serialWork is the number of multiplications below which a product is not
 	// worth a second goroutine.
 	serialWork = 1 << 18
@@ -20,9 +18,11 @@ const (
 	serialPack = 1 << 15
 	// dotMaxRows is the number of rows of A up to which B, if its columns are
 	// contiguous, is multiplied where it lies.
-	dotMaxRows = 8
-	// directMaxRows is the same for B with contiguous rows.
+	dotMaxRows = 16
+	// directMaxRows is the same for B with contiguous rows, of which then
+	// directSteps at a time are run through.
 	directMaxRows = 8
+	directSteps   = 32
 )
 
 // innerBlock is the number of steps of the inner dimension that are summed in
@@ -54,6 +54,8 @@ type product[T float, S any] struct {
 	b           operand[S]
 	c           []T
 	ldc         int
+	// inPlace, if set, is the data of B, to be multiplied without packing.
+	inPlace []T
 	// upper restricts the work to tiles that touch the upper triangle.
 	upper bool
 	// sum, if set, takes accScale times the product of each block of the inner
@@ -87,6 +89,9 @@ func (g *product[T, S]) run() {
 	}
 	kn := g.kn
 	across := split(g.n, kn.lanes, kn.vectors)
+	if b, ok := any(g.b.data).([]T); ok && !g.b.deep && g.m <= directMaxRows && !g.upper {
+		g.inPlace, g.inner = b, directSteps
+	}
 	blocks := (g.k + g.inner - 1) / g.inner
 	block := roundUp((g.k+blocks-1)/blocks, max(kn.packA.columns, kn.packB.columns))
 	blocks = (g.k + block - 1) / block
@@ -119,8 +124,9 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 	down := kn.down(m1 - m0)
 	depth := kn.packA.depth(block)
 	size := down.start(down.count) * depth
-	shared := g.pool.get(size * (b1 - b0))
-	defer g.pool.put(shared)
+	scratch := g.pool.get(size * (b1 - b0))
+	defer g.pool.put(scratch)
+	shared := scratch.data
 
 	// Pack A: block after block, panel after panel.
 	const group = 8
@@ -141,7 +147,7 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 		j0 = across.at(m0)
 	}
 	var t T
-	perTask := max(1, taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(t))))
+	perTask := max(1, kn.taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(t))))
 	cols, rows := deal(across.count-j0, down.count, perTask, workers)
 	g.engine.run(workers, cols*rows, func(i int) {
 		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
@@ -198,12 +204,17 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 	tile := kn.heights[0] * kn.lanes * kn.vectors
 	scratch := t.pool.get(tile + lines*kn.packB.depth(block))
 	defer t.pool.put(scratch)
-	packed := scratch[tile:]
+	edge, packed := scratch.data[:tile], scratch.data[tile:]
 
 	for b := b0; b < b1; b++ {
 		p0, p1 := b*block, min(t.k, (b+1)*block)
 		k := p1 - p0
-		kn.packB.panels(packed, t.b, t.n, t.j0, t.j1, t.across.start, p0, k)
+		packedFrom := t.j0
+		if t.inPlace != nil {
+			// Only a panel that reaches beyond the last column needs packing.
+			packedFrom = min(t.j1, t.across.at(t.n))
+		}
+		kn.packB.panels(packed, t.b, t.n, packedFrom, t.j1, t.across.start, p0, k)
 		depthA, depthB := kn.packA.depth(k), kn.packB.depth(k)
 		beta := t.beta
 		if b > 0 {
@@ -214,22 +225,29 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 			a := &shared[(b-b0)*size+row*depthA]
 			for j := t.j0; j < t.j1; j++ {
 				col := t.across.start(j)
-				if t.upper && t.across.start(j+1) <= t.m0+row {
+				width := t.across.start(j+1) - col
+				if t.upper && col+width <= t.m0+row {
 					continue
 				}
-				t.tile(i, j, row+t.m0, col, k, a, &packed[(col-start)*depthB], beta, scratch[:tile])
+				panel, stride := (*T)(nil), width
+				if j < packedFrom {
+					panel, stride = &t.inPlace[p0*t.b.ld+col], t.b.ld
+				} else {
+					panel = &packed[(col-t.across.start(packedFrom))*depthB]
+				}
+				t.tile(t.down.start(i+1)-row, width, row+t.m0, col, k, a, panel, stride, beta, edge)
 			}
 		}
 	}
 }
 
-// tile adds a block of the inner dimension to the tile of C at row and col. At
-// the edges of C the tile is computed in scratch.
-func (t *task[T, S]) tile(i, j, row, col, k int, a, b *T, beta T, scratch []T) {
-	height, width := t.down.start(i+1)-t.down.start(i), t.across.start(j+1)-col
+// tile adds a block of the inner dimension to the tile of C at row and col; the
+// rows of B are stride elements apart. At the edges of C the tile is computed in
+// scratch.
+func (t *task[T, S]) tile(height, width, row, col, k int, a, b *T, stride int, beta T, scratch []T) {
 	micro := t.kn.micro[t.kn.heightIndex(height)][width/t.kn.lanes-1]
 	size := int(unsafe.Sizeof(beta))
-	bStride := width * size
+	bStride := stride * size
 	rows, cols := min(height, t.m-row), min(width, t.n-col)
 	if t.sum != nil {
 		micro(k, a, b, bStride, &scratch[0], width*size, 1, 0)
