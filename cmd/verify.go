@@ -151,6 +151,11 @@ func verificationError(v *verify.Result) error {
 // verifyCheckpoint compares a converted checkpoint with its source. Warnings are those about how, besides those of the
 // result.
 func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *verify.Result, warnings []string, err error) {
+	defer func() {
+		if errors.Is(err, context.Canceled) {
+			err = &codedError{code: exitInterrupted, err: errors.New("interrupted")}
+		}
+	}()
 	if o.Text != "" && o.Tokens != "" {
 		return nil, nil, usagef("both --text and --tokens")
 	}
