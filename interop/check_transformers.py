@@ -6,6 +6,7 @@ A case folder holds
     ids.npy            token ids [sequences, length]
     source_logits.npy  mlaconvert's own forward pass of source/ on ids: float32, [sequences, length, vocab], flat
     mla_logits.npy     the same of mla/
+    share.txt          how much of what attention does for the model the conversion may cost, 0 to 1 (check_conversion)
 
 Prints one line a check and "N passed, N failed" at the end; exits 1 if a check failed.
 """
@@ -110,6 +111,19 @@ class Case:
         theirs = logits_of(self.mla(torch.float32), self.ids)
         return compare(theirs, self.ours("mla_logits.npy"), "logits")
 
+    def check_conversion(self):
+        """Converting costs a small share of what attention does for the model."""
+        share = float((self.folder / "share.txt").read_text())
+        source = self.source(torch.float32)
+        exact = logits_of(source, self.ids)
+        cost = mean_kl(exact, logits_of(self.mla(torch.float32), self.ids))
+        for layer in source.model.layers:
+            layer.self_attn.o_proj.weight.data.zero_()
+        attention = mean_kl(exact, logits_of(source, self.ids))
+        told = f"mean KL of the conversion to the source {cost:.3f}, of the source without attention {attention:.3f}"
+        require(cost <= share * attention, told)
+        return told
+
     def check_generate(self):
         """Greedy continuation with the latent cache against recomputing the whole prefix for every token."""
         model = self.mla(torch.float32)
@@ -168,7 +182,7 @@ def main():
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, numpy {np.__version__}")
     passed = failed = 0
     for folder in args.cases:
-        for name in ("load", "source_logits", "logits", "generate", "bf16", "tokenizer"):
+        for name in ("load", "source_logits", "logits", "conversion", "generate", "bf16", "tokenizer"):
             try:
                 told = getattr(Case(folder), "check_" + name)()
             except CheckFailed as e:
