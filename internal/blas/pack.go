@@ -51,7 +51,8 @@ func (pk *packer[T, S]) panels(dst []T, o operand[S], limit, j0, j1 int, start f
 }
 
 // pack packs k steps from step p0 of n lines from line i as a panel of the given
-// width. It writes depth(k) steps if the lines are deep, k if not.
+// width. It may
+// write depth(k) steps if the lines are deep.
 func (pk *packer[T, S]) pack(dst []T, o operand[S], i, n, width, p0, k int) {
 	var s S
 	var t T
@@ -70,6 +71,21 @@ func (pk *packer[T, S]) pack(dst []T, o operand[S], i, n, width, p0, k int) {
 				}
 				pk.copy(1, &edge[0], 0, &row[0], 0, len(edge)/pk.unit)
 				copy(dst[p*width+done:(p+1)*width], row)
+			}
+		}
+		return
+	}
+	if src, ok := any(o.data).([]T); ok && width < pk.group {
+		// A low panel of the last rows of A.
+		for l := range width {
+			if l >= n {
+				for p := range k {
+					dst[p*width+l] = 0
+				}
+				continue
+			}
+			for p, v := range src[(i+l)*o.ld+p0 : (i+l)*o.ld+p0+k] {
+				dst[p*width+l] = v
 			}
 		}
 		return

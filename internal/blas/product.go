@@ -19,10 +19,12 @@ const (
 	// dotMaxRows is the number of rows of A up to which B, if its columns are
 	// contiguous, is multiplied where it lies.
 	dotMaxRows = 16
-	// directMaxRows is the same for B with contiguous rows, of which then
-	// directSteps at a time are run through.
+	// directMaxRows is the same for B with contiguous rows. If B is larger than
+	// directBytes, only directSteps rows of it are run through at a time: as many
+	// streams as the hardware prefetches.
 	directMaxRows = 8
-	directSteps   = 32
+	directSteps   = 8
+	directBytes   = 1 << 20
 )
 
 // innerBlock is the number of steps of the inner dimension that are summed in
@@ -90,15 +92,17 @@ func (g *product[T, S]) run() {
 	kn := g.kn
 	across := split(g.n, kn.lanes, kn.vectors)
 	if b, ok := any(g.b.data).([]T); ok && !g.b.deep && g.m <= directMaxRows && !g.upper {
-		g.inPlace, g.inner = b, directSteps
+		g.inPlace = b
+		if g.n*g.k*int(unsafe.Sizeof(g.alpha)) > directBytes {
+			g.inner = directSteps
+		}
 	}
 	blocks := (g.k + g.inner - 1) / g.inner
 	block := roundUp((g.k+blocks-1)/blocks, max(kn.packA.columns, kn.packB.columns))
 	blocks = (g.k + block - 1) / block
 
 	rows := min(g.m, sharedRows)
-	var t T
-	perShare := max(1, sharedBytes/(roundUp(rows, kn.heights[0])*block*int(unsafe.Sizeof(t))))
+	perShare := max(1, sharedBytes/(roundUp(rows, kn.heights[0])*block*int(unsafe.Sizeof(g.alpha))))
 	workers := g.engine.workers(g.work())
 	for m0 := 0; m0 < g.m; m0 += rows {
 		m1 := min(g.m, m0+rows)
@@ -146,8 +150,7 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 	if g.upper {
 		j0 = across.at(m0)
 	}
-	var t T
-	perTask := max(1, kn.taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(t))))
+	perTask := max(1, kn.taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(g.alpha))))
 	cols, rows := deal(across.count-j0, down.count, perTask, workers)
 	g.engine.run(workers, cols*rows, func(i int) {
 		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
