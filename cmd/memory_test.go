@@ -27,7 +27,7 @@ func BenchmarkPeakMemory(b *testing.B) {
 				peak := make(map[int]int64)
 				var predicted int64
 				for _, layers := range []int{2, 8} {
-					args := []string{"convert", filepath.Join(dir, fmt.Sprint(layers)), "--out", filepath.Join(dir, "out"), "--force", "--rank", "512", "--jobs", fmt.Sprint(jobs), "--json"}
+					args := []string{"convert", filepath.Join(dir, fmt.Sprint(layers)), "--out", filepath.Join(dir, "out"), "--force", "--rank", "512", "--calibration", "none", "--jobs", fmt.Sprint(jobs), "--json"}
 					var plan planReport
 					decodeOutput(b, &plan, append(args, "--dry-run"))
 					predicted = plan.PeakMemoryBytes

@@ -229,10 +229,8 @@ func (r *run) resume() (int, error) {
 
 // convert does the units that are not done, up to jobs at once. The error is that of the first unit that failed.
 func (r *run) convert(ctx context.Context, jobs int) error {
-	if r.done < r.plan.Source.Layers {
-		if err := r.converter.prepare(ctx, blas.New(jobs), r.progress); err != nil {
-			return err
-		}
+	if err := r.prepare(ctx, jobs); err != nil {
+		return err
 	}
 	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
 	r.progress.Done(int64(r.done))
@@ -249,6 +247,35 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 	return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.unit(ctx, engine, todo[i]) })
 }
 
+// preparation is the journal's name for what [converter.prepare] chose, and its payload.
+const preparation = "preparation"
+
+type prepared struct {
+	RopeTheta float64 `json:"rope_theta"`
+}
+
+// prepare runs the converter's preparation, or where no layer needs it any more takes its choices from the journal.
+func (r *run) prepare(ctx context.Context, jobs int) error {
+	rope := &r.plan.Target.Rope
+	payload, known := r.writer.Done(preparation)
+	if known && r.done == r.plan.Source.Layers {
+		var p prepared
+		if err := json.Unmarshal(payload, &p); err != nil {
+			return fmt.Errorf("journal: %s: %w", preparation, err)
+		}
+		rope.Theta = p.RopeTheta
+		return nil
+	}
+	if err := r.converter.prepare(ctx, blas.New(jobs), r.progress); err != nil || known {
+		return err
+	}
+	payload, err := json.Marshal(prepared{rope.Theta})
+	if err != nil {
+		return fmt.Errorf("%s: %w", preparation, err)
+	}
+	return r.writer.MarkDone(preparation, payload)
+}
+
 // unit writes one unit of the output and enters it in the journal.
 func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 	var payload []byte
@@ -261,6 +288,9 @@ func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 		if record, err = r.attention(e, u); err != nil {
 			return err
 		}
+		// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
+		// layer's, so that both stand in memory.
+		runtime.GC()
 		if payload, err = json.Marshal(record); err != nil {
 			return fmt.Errorf("%s: %w", u.name, err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
@@ -143,6 +144,62 @@ func TestRunIsDeterministic(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestCalibratedRunResumes: what the calibration chose for all layers, the rotary base too, survives an interruption, also
+// one after the last layer.
+func TestCalibratedRunResumes(t *testing.T) {
+	s := testmodel.Tiny
+	s.Layers = 2
+	src := open(t, testmodel.New(s))
+	r := recipe(12, 4, DTypeKeep) // two slots for four rotary pairs, so that there is a base to choose
+	r.Method = Calibrated
+	r.Calibration = &Calibration{Source: CalibrationSelf, Tokens: 256, Window: 32, Effort: calibrate.Fast, Seed: 3}
+	dir := t.TempDir()
+	first := filepath.Join(dir, "first")
+	if _, err := run1(t, context.Background(), src, r, RunOptions{Out: first, Jobs: 2}); err != nil {
+		t.Fatal(err)
+	}
+	want := folder(t, first)
+	chosen, err := arch.ParseMLA([]byte(want["config.json"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chosen.Rope.Theta == 10000 {
+		t.Fatal("the calibration chose the source's own rotary base, which this test cannot tell from a lost choice")
+	}
+	for stop := range int64(2) {
+		out := filepath.Join(dir, "resumed")
+		ctx, cancel := context.WithCancel(context.Background())
+		w := &phaseWatcher{stop: stop + 1, cancel: cancel}
+		_, err := run1(t, ctx, src, r, RunOptions{Out: out, Progress: w})
+		cancel()
+		var interrupted *Interrupted
+		if !errors.As(err, &interrupted) || !interrupted.Kept {
+			t.Fatalf("stopped at %d: %v", stop+1, err)
+		}
+		if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Resume: true}); err != nil {
+			t.Fatal(err)
+		}
+		sameFolders(t, "resumed", folder(t, out), want)
+		if err := os.RemoveAll(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// phaseWatcher cancels when so many layers are converted.
+type phaseWatcher struct {
+	phase  string
+	stop   int64
+	cancel func()
+}
+
+func (w *phaseWatcher) Phase(name string, _ int64, _ ui.Unit) { w.phase = name }
+func (w *phaseWatcher) Done(n int64) {
+	if w.phase == "converting" && n == w.stop {
+		w.cancel()
 	}
 }
 
