@@ -8,8 +8,8 @@ import (
 )
 
 // benchmarkMatrix returns a rows x cols matrix with about the singular values
-// s: a product of Gaussian matrices would blur them, so each side is rotated by a few random
-// Householder reflections, exactly orthogonal and cheap.
+// s: a product of Gaussian matrices would blur them, so each side is rotated by
+// a few random Householder reflections, exactly orthogonal and cheap.
 func benchmarkMatrix(rows, cols int, s []float64) Matrix {
 	rng := rand.New(rand.NewPCG(5, 6))
 	a := NewMatrix(rows, cols)

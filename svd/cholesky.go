@@ -11,10 +11,11 @@ import (
 // the work, narrow enough for the scalar part inside to stay small.
 const cholBlock = 128
 
-// Cholesky factors the symmetric positive definite matrix a, of which only
-// the lower triangle is read, as L L^T with L lower triangular. If a is not positive
-// definite to working precision, ok is false and pivot is the index of the first
-// diagonal element that came out not positive, or not finite. A nil engine means the shared one.
+// Cholesky factors the symmetric positive definite matrix a, of which only the
+// lower triangle is read, as L L^T with L lower triangular. If a is not
+// positive definite to working precision, ok is false and pivot is the index of
+// the first diagonal element that came out not positive, or not finite. A nil
+// engine means the shared one.
 func Cholesky(e *blas.Engine, a Matrix) (l Matrix, pivot int, ok bool) {
 	a.checkSquare()
 	e = orShared(e)
@@ -58,8 +59,9 @@ func cholUnblocked(a Matrix) (pivot int, ok bool) {
 }
 
 // SolveSPD returns the X of (A + ridge I) X = B for a symmetric positive
-// (semi)definite n x n matrix A, of which only the lower triangle is read, and B n x p. If the sum is not
-// positive definite the error wraps ErrNotPositive and names the pivot.
+// (semi)definite n x n matrix A, of which only the lower triangle is read, and
+// B n x p. If the sum is not positive definite the error wraps ErrNotPositive
+// and names the pivot.
 func SolveSPD(e *blas.Engine, a Matrix, ridge float64, b Matrix) (Matrix, error) {
 	a.checkSquare()
 	b.check()

@@ -21,8 +21,8 @@ const leafSize = 32
 //
 //	T = diag(T_1, T_2) + rho u u^T,   u = e_{m-1} +- e_m,
 //
-// and with T_i = Q_i D_i Q_i^T the eigenproblem of D + rho z z^T, z = Q^T u, is that of
-// the secular equation.
+// and with T_i = Q_i D_i Q_i^T the eigenproblem of D + rho z z^T, z = Q^T u, is
+// that of the secular equation.
 type divider struct {
 	e *blas.Engine
 	d []float64 // eigenvalues of the solved pieces, ascending in each
@@ -309,7 +309,8 @@ func secularVectors(e *blas.Engine, d, z []float64, rho float64, coef Matrix) ([
 	}
 
 	// The z for which the computed values are exact (Gu and Eisenstat 1995):
-	// z_j^2 ~ prod_i (lambda_i - d_j) / prod_{i != j} (d_i - d_j). Row i of coef is d - lambda_i.
+	// z_j^2 ~ prod_i (lambda_i - d_j) / prod_{i != j} (d_i - d_j). Row i of
+	// coef is d - lambda_i.
 	zhat := make([]float64, k)
 	e.For(tasks, func(t int) {
 		j0, j1 := t*perTask, min(k, (t+1)*perTask)

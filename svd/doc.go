@@ -49,10 +49,11 @@
 //	Total = tr M,   Captured = tr(V_r^T M V_r),   Discarded = Total - Captured,
 //
 // and the minimum equals Discarded. Nothing is divided by C, which may be
-// singular: a direction of weight zero costs nothing. There Down is what
-// the formula gives, so that Up_i Down continues the least squares
-// fit into directions that C has not seen: with Q_i = W_i^T W_i and U the left singular
-// vectors of the stack of W_i A_i L, the stack of W_i Up_i Down is U U^T times the stack of W_i A_i.
+// singular: a direction of weight zero costs nothing. There Down is what the
+// formula gives, so that Up_i Down continues the least squares fit into
+// directions that C has not seen: with Q_i = W_i^T W_i and U the left singular
+// vectors of the stack of W_i A_i L, the stack of W_i Up_i Down is U U^T times
+// the stack of W_i A_i.
 //
 //	IdentityMetric(n int) Metric
 //	DiagonalMetric(g []float64) Metric       C = diag(g)^2, Q = diag(g)^2
@@ -65,6 +66,7 @@
 //
 // What data can cause (a NaN or an infinity, a matrix that is not positive
 // semidefinite beyond rounding, an iteration that does not converge) is
-// returned as an error that wraps ErrNotFinite, ErrNotPositive or ErrNoConvergence. A
-// caller's bug (shapes that do not fit, a negative rank) panics.
+// returned as an error that wraps ErrNotFinite, ErrNotPositive or
+// ErrNoConvergence. A caller's bug (shapes that do not fit, a negative rank)
+// panics.
 package svd

@@ -7,8 +7,8 @@ import (
 )
 
 // Exact returns the truncated singular value decomposition of a by gonum's
-// dense SVD. The rank is lowered to min(m, n). It takes O(m n min(m, n)) time with a
-// large constant and serves as the oracle of Truncate.
+// dense SVD. The rank is lowered to min(m, n). It takes O(m n min(m, n)) time
+// with a large constant and serves as the oracle of Truncate.
 func Exact(a Matrix, rank int) (*Truncation, error) {
 	a.check()
 	if rank < 0 {

@@ -16,9 +16,9 @@ type HermitianEigen struct {
 }
 
 // EigHermitian returns all eigenpairs of the Hermitian matrix h by the cyclic
-// Jacobi method (Golub and Van Loan, Matrix Computations, 8.5, with the phase of the pivot
-// taken out first). It is meant for n up to about 128. Only the lower
-// triangle and the real part of the diagonal are read.
+// Jacobi method (Golub and Van Loan, Matrix Computations, 8.5, with the phase
+// of the pivot taken out first). It is meant for n up to about 128. Only the
+// lower triangle and the real part of the diagonal are read.
 func EigHermitian(h CMatrix) (*HermitianEigen, error) {
 	const maxSweeps = 40
 	n := h.Rows
@@ -44,7 +44,8 @@ func EigHermitian(h CMatrix) (*HermitianEigen, error) {
 	}
 	inv, unscale := powerOfTwoScale(scale)
 
-	// a holds rows of the matrix, vt those of the transposed vectors: a rotation combines two rows.
+	// a holds rows of the matrix, vt those of the transposed vectors: a
+	// rotation combines two rows.
 	a, vt := NewCMatrix(n, n), NewCMatrix(n, n)
 	for i := range n {
 		a.Set(i, i, complex(real(h.At(i, i))*inv, 0))
@@ -113,7 +114,8 @@ func jacobiSweep(a, vt CMatrix) bool {
 			c := 1 / math.Hypot(1, t)
 			s := t * c
 			phase := cmplx.Conj(apq) / complex(r, 0)
-			// J = diag(1, phase) [c s; -s c] on (p, q): a <- J^* a J, vectors <- vectors J.
+			// J = diag(1, phase) [c s; -s c] on (p, q): a <- J^* a J, vectors
+			// <- vectors J.
 			jqp, jqq := complex(-s, 0)*phase, complex(c, 0)*phase
 			jpp, jpq := complex(c, 0), complex(s, 0)
 			rowP, rowQ := a.Data[p*a.Stride:p*a.Stride+n], a.Data[q*a.Stride:q*a.Stride+n]

@@ -10,7 +10,8 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 )
 
-// jointLoss is sum_i tr(Q_i E_i C E_i^T), E_i = A_i - Up_i Down, in plain loops from full metrics.
+// jointLoss is sum_i tr(Q_i E_i C E_i^T), E_i = A_i - Up_i Down, in plain loops
+// from full metrics.
 func jointLoss(a, q []Matrix, c Matrix, up []Matrix, down Matrix) float64 {
 	var s float64
 	for i := range a {
@@ -157,8 +158,8 @@ func TestJoint(t *testing.T) {
 	}
 }
 
-// A stack of exact rank r must come back whole, in every direction of the input, even
-// where the metric is singular.
+// A stack of exact rank r must come back whole, in every direction of the
+// input, even where the metric is singular.
 func TestJointLossless(t *testing.T) {
 	rng := testRNG()
 	const d, r = 24, 5

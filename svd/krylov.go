@@ -17,11 +17,11 @@ const (
 	restartAt = 5
 )
 
-// blockKrylov finds the k leading eigenpairs of g by Rayleigh-Ritz over a
-// block Krylov space (Golub and Underwood 1977; Musco and Musco 2015 on its advantage over
-// subspace iteration), with full orthogonalization and thick restarts. It
-// stops when an estimate of the energy still to be gained falls below tol
-// times the discarded energy.
+// blockKrylov finds the k leading eigenpairs of g by Rayleigh-Ritz over a block
+// Krylov space (Golub and Underwood 1977; Musco and Musco 2015 on its advantage
+// over subspace iteration), with full orthogonalization and thick restarts. It
+// stops when an estimate of the energy still to be gained falls below tol times
+// the discarded energy.
 func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 	e, n := opt.Engine, g.n
 	width := min(n, max(minBlock, min(maxBlock, k/8/8*8)))

@@ -31,20 +31,22 @@ type lazyFactor struct {
 // IdentityMetric returns the identity of order n.
 func IdentityMetric(n int) Metric { return Metric{n: n, scale: 1} }
 
-// DiagonalMetric returns diag(g)^2: for g an RMSNorm weight, the covariance
-// of inputs that are white before it. Zero entries are allowed. The slice is not copied.
+// DiagonalMetric returns diag(g)^2: for g an RMSNorm weight, the covariance of
+// inputs that are white before it. Zero entries are allowed. The slice is not
+// copied.
 func DiagonalMetric(g []float64) Metric { return Metric{n: len(g), scale: 1, diag: g} }
 
 // FactorMetric returns L L^T for an n x p matrix L of any shape, for example a
-// Cholesky factor or the transpose of an output projection. The matrix is not copied.
+// Cholesky factor or the transpose of an output projection. The matrix is not
+// copied.
 func FactorMetric(l Matrix) Metric {
 	l.check()
 	return Metric{n: l.Rows, scale: 1, factor: &l, compact: new(lazyFactor)}
 }
 
 // GramMetric returns C itself, symmetric positive semidefinite, of which both
-// triangles are read. Eigenvalues down to -1e-6 of the largest are
-// taken for rounding and dropped where a factor is needed. The matrix is not copied.
+// triangles are read. Eigenvalues down to -1e-6 of the largest are taken for
+// rounding and dropped where a factor is needed. The matrix is not copied.
 func GramMetric(c Matrix) Metric {
 	c.checkSquare()
 	return Metric{n: c.Rows, scale: 1, gram: &c, compact: new(lazyFactor)}

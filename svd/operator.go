@@ -109,7 +109,8 @@ func (s *leadingSpace) findImages(g *operator) {
 func solveDirectly(n, k int) bool { return n <= 192 || 5*k >= 2*n }
 
 // gramIsCheaper reports whether it saves time to form the Gram matrix on the
-// shorter side before looking for k eigenvectors, which are then mapped to the longer side.
+// shorter side before looking for k eigenvectors, which are then mapped to the
+// longer side.
 func gramIsCheaper(long, short, k int) bool {
 	if solveDirectly(short, k) {
 		return true

@@ -9,10 +9,11 @@ import (
 )
 
 // orthonormaliseRows makes the rows of v orthonormal, and orthogonal to the
-// orthonormal rows of known, in passes of projection and CholeskyQR until a pass
-// changes little. Rows that depend on others are replaced by random ones: that is how
-// a Krylov space grows when the operator has no more to say about it, as with the
-// identity. The first projection is left out if it has been done.
+// orthonormal rows of known, in passes of projection and CholeskyQR until a
+// pass changes little. Rows that depend on others are replaced by random ones:
+// that is how a Krylov space grows when the operator has no more to say about
+// it, as with the identity. The first projection is left out if it has been
+// done.
 func orthonormaliseRows(e *blas.Engine, known, v Matrix, projected bool, rng *rand.Rand) error {
 	const passes = 8 // two suffice unless random rows come in
 	for pass := range passes {

@@ -69,8 +69,9 @@ func (f *rowFactors) normalise() {
 func descending(a, b float64) int { return cmp.Compare(b, a) }
 
 // orthogonalise finds the exact singular triplets of A within the span of
-// narrow: wide = R Q with orthonormal rows Q, and one-sided Jacobi rotations from the left
-// that make the rows of R orthogonal (Hestenes 1958), which keeps small singular values accurate.
+// narrow: wide = R Q with orthonormal rows Q, and one-sided Jacobi rotations
+// from the left that make the rows of R orthogonal (Hestenes 1958), which keeps
+// small singular values accurate.
 func (f *rowFactors) orthogonalise() error {
 	const maxSweeps = 40
 	r := len(f.s)

@@ -6,12 +6,13 @@ import "math"
 //
 //	f(lambda) = 1/rho + sum_j z_j^2 / (d_j - lambda) = 0,   rho > 0, d ascending,
 //
-// which lies between d_i and d_{i+1}, or for the last i between d_i and
-// d_i + rho |z|^2. It returns lambda = d_origin + mu, where d_origin is the
-// pole nearer to the root, and writes d_j - lambda into delta with small relative error. Each step
-// interpolates the sums over the poles on either side by one pole each ("the
-// middle way", R.-C. Li, Solving secular equations stably and efficiently, LAPACK working note 89,
-// 1993) and falls back to bisection when it leaves the bracket.
+// which lies between d_i and d_{i+1}, or for the last i between d_i and d_i +
+// rho |z|^2. It returns lambda = d_origin + mu, where d_origin is the pole
+// nearer to the root, and writes d_j - lambda into delta with small relative
+// error. Each step interpolates the sums over the poles on either side by one
+// pole each ("the middle way", R.-C. Li, Solving secular equations stably and
+// efficiently, LAPACK working note 89, 1993) and falls back to bisection when
+// it leaves the bracket.
 func secularRoot(i int, d, z []float64, rho float64, delta []float64) (lambda float64, ok bool) {
 	const maxSteps = 200
 	n := len(d)
@@ -86,7 +87,8 @@ func secularRoot(i int, d, z []float64, rho float64, delta []float64) (lambda fl
 			return shiftPoles(delta, d[origin], mu), true
 		}
 
-		// c + s/(dl - mu - eta) + t/(dr - mu - eta) = 0 with the values and slopes of psi and phi.
+		// c + s/(dl - mu - eta) + t/(dr - mu - eta) = 0 with the values and
+		// slopes of psi and phi.
 		pl, pr := dl-mu, dr-mu
 		c := f - pl*dpsi - pr*dphi
 		a := (pl+pr)*f - pl*pr*(dpsi+dphi)
@@ -141,7 +143,8 @@ func pickRoot(c, a, b, mu, lo, hi float64) float64 {
 }
 
 // bisect returns a point inside the bracket: the geometric mean when both ends
-// are on one side of zero and far apart, since mu may lie many orders of magnitude nearer to the pole.
+// are on one side of zero and far apart, since mu may lie many orders of
+// magnitude nearer to the pole.
 func bisect(lo, hi float64) float64 {
 	switch {
 	case lo > 0 && hi > 4*lo:

@@ -8,8 +8,9 @@ import (
 
 // symv multiplies symmetric matrices held as upper triangles by vectors. Each
 // element is read once and used for both of its places. The rows are cut into
-// tasks by the order of the matrix alone, and the partial results are added
-// in the order of the tasks, so that the sum does not depend on the number of threads.
+// tasks by the order of the matrix alone, and the partial results are added in
+// the order of the tasks, so that the sum does not depend on the number of
+// threads.
 type symv struct {
 	partial Matrix
 	first   []int // first row of each task

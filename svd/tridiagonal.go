@@ -7,7 +7,8 @@ import (
 )
 
 // panelWidth is the number of rows reduced before the rest of the matrix is
-// updated by one GEMM. A wider panel costs more in the matrix-vector products inside it.
+// updated by one GEMM. A wider panel costs more in the matrix-vector products
+// inside it.
 const panelWidth = 32
 
 // tridiagonal is the reduction C = Q T Q^T of a symmetric matrix to
@@ -66,7 +67,8 @@ func (t *tridiagonal) reducePanel(e *blas.Engine, a Matrix, p, width int, pairs,
 		if tau := t.tau[j]; tau == 0 {
 			clear(w[j+1:])
 		} else {
-			// w = tau (A v - sum_i (v_i (w_i^T v) + w_i (v_i^T v))), then w -= tau/2 (w^T v) v.
+			// w = tau (A v - sum_i (v_i (w_i^T v) + w_i (v_i^T v))), then w -=
+			// tau/2 (w^T v) v.
 			sv.multiply(e, a.Slice(j+1, n, j+1, n), v[j+1:], w[j+1:])
 			if k > 0 {
 				c := coef[:2*k]
@@ -85,7 +87,8 @@ func (t *tridiagonal) reducePanel(e *blas.Engine, a Matrix, p, width int, pairs,
 }
 
 // updateTrailing subtracts sum_k (v_k w_k^T + w_k v_k^T) from the upper
-// triangle behind the panel, in block rows. (Of a block on the diagonal all is computed; what is below is never read.)
+// triangle behind the panel, in block rows. (Of a block on the diagonal all is
+// computed; what is below is never read.)
 func updateTrailing(e *blas.Engine, a Matrix, p, width int, pairs, swapped Matrix) {
 	const blockRows = 256
 	n := a.Rows
@@ -128,7 +131,8 @@ func (t *tridiagonal) applyQ(e *blas.Engine, zt Matrix) {
 			row[k] = 1
 			copy(row[k+1:], t.v.Row(p + k)[p+k+2:])
 		}
-		// H_p ... H_{p+width-1} = I - V^T F V (rows v), so Z^T <- Z^T - ((Z^T V^T) F^T) V.
+		// H_p ... H_{p+width-1} = I - V^T F V (rows v), so Z^T <- Z^T - ((Z^T
+		// V^T) F^T) V.
 		f := blockReflector(e, vb, t.tau[p:p+width])
 		z := zt.Slice(0, zt.Rows, p+1, n)
 		x := Product(e, false, true, Product(e, false, true, z, vb), f)

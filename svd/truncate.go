@@ -20,10 +20,10 @@ type Truncation struct {
 	Converged  bool // false when MaxIterations came before Tol; Discarded is true all the same
 }
 
-// Truncate returns the truncated singular value decomposition of a to the
-// given rank, which is lowered to min(m, n): exactly if the smaller side is
-// short, else by block Krylov iteration on A^T A or A A^T, whichever is the smaller. That
-// product is formed only where this saves time.
+// Truncate returns the truncated singular value decomposition of a to the given
+// rank, which is lowered to min(m, n): exactly if the smaller side is short,
+// else by block Krylov iteration on A^T A or A A^T, whichever is the smaller.
+// That product is formed only where this saves time.
 //
 // Singular values below about 1e-8 of the largest are only resolved as a
 // group, since their squares are lost in the rounding of the largest one's;

@@ -156,7 +156,8 @@ func TestTruncateExcess(t *testing.T) {
 					checkTruncation(t, a, rank, f)
 					excess := f.Discarded/want - 1
 					t.Logf("%s, %v, rank %d, %s: %d blocks, excess energy %.2g", kind, shape, rank, rt.name, f.Iterations, excess)
-					// Below the rounding of the Gram matrix the optimum is out of reach.
+					// Below the rounding of the Gram matrix the optimum is out
+					// of reach.
 					if allowed := 1e-4 + 1e-14*f.Total/want; !f.Converged || excess > allowed {
 						t.Errorf("%s, %v, rank %d, %s: excess energy %g over the optimum, converged %v", kind, shape, rank, rt.name, excess, f.Converged)
 					}
