@@ -18,39 +18,58 @@ func (g *product[T, S]) runDot() {
 }
 
 func (g *product[T, S]) dotColumns(j0, j1 int) {
-	var t T
-	var s S
-	sizeA, sizeB := int(unsafe.Sizeof(t)), int(unsafe.Sizeof(s))
+	block := dotBlock[T]()
 	scratch := g.pool.get(g.kn.dotRows[0] * dotCols)
 	defer g.pool.put(scratch)
-	out := scratch.data
-	for p := 0; p < g.k; p += dotSteps {
-		blocks := min(dotSteps, g.k-p) / dotBlock[T]()
-		beta := g.beta
-		if p > 0 {
-			beta = 1
+	even := g.k / block * block
+	for p := 0; p < even; p += dotSteps {
+		g.dotSpan(g.a, g.b, j0, j0, j1, p, min(dotSteps, even-p)/block, p == 0, scratch.data)
+	}
+	if even == g.k {
+		return
+	}
+	// The rest of the inner dimension, with zeros up to a block.
+	a := operand[T]{make([]T, g.m*block), block, true}
+	for i := range g.m {
+		copy(a.data[i*block:], g.a.data[i*g.a.ld+even:i*g.a.ld+g.k])
+	}
+	b := operand[S]{make([]S, (j1-j0)*block), block, true}
+	for j := range j1 - j0 {
+		copy(b.data[j*block:], g.b.data[(j0+j)*g.b.ld+even:(j0+j)*g.b.ld+g.k])
+	}
+	g.dotSpan(a, b, 0, j0, j1, 0, 1, even == 0, scratch.data)
+}
+
+// dotSpan adds the inner products of blocks blocks from step p to columns j0 to
+// j1 of C. Line jb of b belongs to column j0.
+func (g *product[T, S]) dotSpan(a operand[T], b operand[S], jb, j0, j1, p, blocks int, first bool, out []T) {
+	var t T
+	var s S
+	strideA := a.ld * int(unsafe.Sizeof(t))
+	beta := g.beta
+	if !first {
+		beta = 1
+	}
+	for j := j0; j < j1; {
+		cols, strideB := dotCols, b.ld*int(unsafe.Sizeof(s))
+		if j1-j < dotCols {
+			// The kernel reads the one column dotCols times.
+			cols, strideB = 1, 0
 		}
-		for j := j0; j < j1; {
-			cols, strideB := dotCols, g.b.ld*sizeB
-			if j1-j < dotCols {
-				// The kernel reads the one column dotCols times.
-				cols, strideB = 1, 0
+		for i := 0; i < g.m; {
+			h := 0
+			for g.kn.dotRows[h] > g.m-i {
+				h++
 			}
-			for i := 0; i < g.m; {
-				h := 0
-				for g.kn.dotRows[h] > g.m-i {
-					h++
+			g.kn.dot[h](blocks, a.from(i, p), strideA, b.from(j-j0+jb, p), strideB, &out[0])
+			for r := range g.kn.dotRows[h] {
+				for c := range cols {
+					g.storeDot(i+r, j+c, out[r*dotCols+c], beta)
 				}
-				g.kn.dot[h](blocks, g.a.from(i, p), g.a.ld*sizeA, g.b.from(j, p), strideB, &out[0])
-				for r := range g.kn.dotRows[h] {
-					for c := range cols {
-						g.storeDot(i+r, j+c, out[r*dotCols+c], beta)
-					}
-				}
-				i += g.kn.dotRows[h]
 			}
-			j += cols
+			i += g.kn.dotRows[h]
 		}
+		j += cols
 	}
 }
 

@@ -44,6 +44,15 @@ func dotBlock[T float]() int {
 	return 64 / int(unsafe.Sizeof(t))
 }
 
+// part is what is wanted of a square C.
+type part int
+
+const (
+	whole part = iota
+	upper
+	lower
+)
+
 // A product is one call of a matrix product or a symmetric update.
 type product[T float, S any] struct {
 	engine      *Engine
@@ -58,8 +67,10 @@ type product[T float, S any] struct {
 	ldc         int
 	// inPlace, if set, is the data of B, to be multiplied without packing.
 	inPlace []T
-	// upper restricts the work to tiles that touch the upper triangle.
-	upper bool
+	// part restricts the work to tiles that touch one triangle of C. The other
+	// triangle's elements of these tiles are written too, unless exact is set.
+	part  part
+	exact bool
 	// sum, if set, takes accScale times the product of each block of the inner
 	// dimension, added in float64, instead of c.
 	sum       []float64
@@ -85,13 +96,13 @@ func (g *product[T, S]) run() {
 		g.scale()
 		return
 	}
-	if g.k%dotBlock[T]() == 0 && g.m <= dotMaxRows && g.a.deep && g.b.deep && !g.upper {
+	if g.m <= dotMaxRows && g.a.deep && g.b.deep && g.part == whole {
 		g.runDot()
 		return
 	}
 	kn := g.kn
 	across := split(g.n, kn.lanes, kn.vectors)
-	if b, ok := any(g.b.data).([]T); ok && !g.b.deep && g.m <= directMaxRows && !g.upper {
+	if b, ok := any(g.b.data).([]T); ok && !g.b.deep && g.m <= directMaxRows && g.part == whole {
 		g.inPlace = b
 		if g.n*g.k*int(unsafe.Sizeof(g.alpha)) > directBytes {
 			g.inner = directSteps
@@ -115,7 +126,7 @@ func (g *product[T, S]) run() {
 // work returns the number of multiplications.
 func (g *product[T, S]) work() int {
 	w := g.m * g.n * g.k
-	if g.upper {
+	if g.part != whole {
 		w /= 2
 	}
 	return w
@@ -146,18 +157,21 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 			g.a.shift(m0), m1-m0, first, min(down.count, first+group), down.start, p0, p1-p0)
 	})
 
-	var j0 int
-	if g.upper {
+	j0, j1 := 0, across.count
+	switch g.part {
+	case upper:
 		j0 = across.at(m0)
+	case lower:
+		j1 = across.at(m1-1) + 1
 	}
 	perTask := max(1, kn.taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(g.alpha))))
-	cols, rows := deal(across.count-j0, down.count, perTask, workers)
+	cols, rows := deal(j1-j0, down.count, perTask, workers)
 	g.engine.run(workers, cols*rows, func(i int) {
 		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
 		ci, ri := i%cols, i/cols
 		task := task[T, S]{
 			product: g, across: across, down: down, m0: m0,
-			j0: j0 + (across.count-j0)*ci/cols, j1: j0 + (across.count-j0)*(ci+1)/cols,
+			j0: j0 + (j1-j0)*ci/cols, j1: j0 + (j1-j0)*(ci+1)/cols,
 			i0: down.count * ri / rows, i1: down.count * (ri + 1) / rows,
 		}
 		task.run(shared, size, b0, b1, block)
@@ -224,12 +238,12 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 			beta = 1
 		}
 		for i := t.i0; i < t.i1; i++ {
-			row := t.down.start(i)
+			row, next := t.down.start(i), t.down.start(i+1)
 			a := &shared[(b-b0)*size+row*depthA]
 			for j := t.j0; j < t.j1; j++ {
 				col := t.across.start(j)
 				width := t.across.start(j+1) - col
-				if t.upper && col+width <= t.m0+row {
+				if t.part == upper && col+width <= t.m0+row || t.part == lower && col >= t.m0+next {
 					continue
 				}
 				panel, stride := (*T)(nil), width
@@ -238,7 +252,7 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 				} else {
 					panel = &packed[(col-t.across.start(packedFrom))*depthB]
 				}
-				t.tile(t.down.start(i+1)-row, width, row+t.m0, col, k, a, panel, stride, beta, edge)
+				t.tile(next-row, width, row+t.m0, col, k, a, panel, stride, beta, edge)
 			}
 		}
 	}
@@ -257,7 +271,8 @@ func (t *task[T, S]) tile(height, width, row, col, k int, a, b *T, stride int, b
 		t.addTile(scratch, width, row, col, rows, cols)
 		return
 	}
-	if rows == height && cols == width {
+	crosses := t.exact && (t.part == upper && col < row+height-1 || t.part == lower && col+width-1 > row)
+	if rows == height && cols == width && !crosses {
 		micro(k, a, b, bStride, &t.c[row*t.ldc+col], t.ldc*size, t.alpha, beta)
 		return
 	}
@@ -268,7 +283,14 @@ func (t *task[T, S]) tile(height, width, row, col, k int, a, b *T, stride int, b
 	}
 	micro(k, a, b, bStride, &scratch[0], width*size, t.alpha, beta)
 	for r := range rows {
-		copy(t.c[(row+r)*t.ldc+col:(row+r)*t.ldc+col+cols], scratch[r*width:])
+		first, last := 0, cols
+		if crosses && t.part == upper {
+			first = min(cols, max(0, row+r-col))
+		} else if crosses {
+			last = max(0, min(cols, row+r-col+1))
+		}
+		line := t.c[(row+r)*t.ldc+col:]
+		copy(line[first:last], scratch[r*width+first:])
 	}
 }
 
@@ -300,7 +322,13 @@ func (g *product[T, S]) scale() {
 		return
 	}
 	for i := range g.m {
-		row := g.c[i*g.ldc : i*g.ldc+g.n]
+		first, last := 0, g.n
+		if g.exact && g.part == upper {
+			first = i
+		} else if g.exact && g.part == lower {
+			last = i + 1
+		}
+		row := g.c[i*g.ldc+first : i*g.ldc+last]
 		if g.beta == 0 {
 			clear(row)
 			continue

@@ -21,7 +21,7 @@ func syrk[T float](e *Engine, kn *kernels[T, T], p *pool[T], trans bool, n, k in
 	g := product[T, T]{
 		engine: e, kn: kn, pool: p, m: n, n: n, k: k, inner: innerBlock[T](),
 		alpha: alpha, beta: beta, a: operand[T]{a, lda, !trans}, b: operand[T]{a, lda, !trans},
-		c: c, ldc: ldc, upper: true,
+		c: c, ldc: ldc, part: upper,
 	}
 	g.run()
 	mirror(e, kn, n, c, ldc)
@@ -61,7 +61,7 @@ func (e *Engine) SsyrkAcc(n, k int, alpha float64, a []float32, lda int, c []flo
 	g := product[float32, float32]{
 		engine: e, kn: &e.suite.f32, pool: &pool32, m: n, n: n, k: k, inner: accRows,
 		alpha: 1, a: operand[float32]{a, lda, false}, b: operand[float32]{a, lda, false},
-		ldc: ldc, upper: true, sum: c, accScale: alpha, addScaled: e.suite.addScaled,
+		ldc: ldc, part: upper, sum: c, accScale: alpha, addScaled: e.suite.addScaled,
 	}
 	g.run()
 	mirror(e, &e.suite.f64, n, c, ldc)
