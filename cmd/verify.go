@@ -30,6 +30,11 @@ import (
 const (
 	defaultVerifyContext = 512
 	defaultVerifyTokens  = 4096
+	// verifyStream keeps the source's text for verify apart from the one that it writes for calibration: with the same
+	// seed they would begin alike, and the conversion would be measured on what it was fitted to.
+	verifyStream = 0x766572696679 << 16
+	// maxCacheBytes bounds the key/value cache of the sequences that are sampled at a time.
+	maxCacheBytes = 2 << 30
 )
 
 // verifyOptions are the flags of verify. The zero value is not the default: see [newVerifyOptions].
@@ -215,7 +220,7 @@ func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *veri
 		return nil, nil, err
 	}
 	if given == nil {
-		if given, err = sampleSequences(ctx, &o, &v, p); err != nil {
+		if given, err = sampleSequences(ctx, &o, &v, 4*m.Layers*m.CacheFloats(), p); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -402,8 +407,9 @@ func loadTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	return nil, err
 }
 
-// sampleSequences lets the source write its own text.
-func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, p progress) ([][]int, error) {
+// sampleSequences lets the source write its own text, as many sequences at a time as their key/value cache allows, which
+// takes cacheBytes for each token.
+func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, cacheBytes int, p progress) ([][]int, error) {
 	length := o.Context
 	if length == 0 {
 		length = min(defaultVerifyContext, v.Source.Context)
@@ -415,10 +421,21 @@ func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, p
 	id, what := tokens.Start(&v.Source.Shape)
 	v.Data = report.Data{Kind: report.SelfSampled, Start: what, Seed: &o.Seed}
 	n := o.MaxTokens / length
-	p.Phase(fmt.Sprintf("sampling %d sequences from %s", n, what), int64(length-1), "tokens each")
-	return model.Sample(v.Engine, v.Source, model.SampleOptions{
-		Sequences: n, Length: length, Start: id, Seed: o.Seed,
-		Progress: func(done int) { p.Done(int64(done)) },
-		Stop:     ctx.Err,
-	})
+	batch := max(1, min(n, maxCacheBytes/(length*cacheBytes)))
+	batches := (n + batch - 1) / batch
+	steps := length - 1
+	p.Phase(fmt.Sprintf("sampling %d sequences from %s", n, what), int64(batches*steps), "steps")
+	var out [][]int
+	for i := range batches {
+		part, err := model.Sample(v.Engine, v.Source, model.SampleOptions{
+			Sequences: min(batch, n-len(out)), Length: length, Start: id, Seed: (o.Seed ^ verifyStream) + uint64(i)<<32,
+			Progress: func(done int) { p.Done(int64(i*steps + done)) },
+			Stop:     ctx.Err,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part...)
+	}
+	return out, nil
 }

@@ -5,16 +5,23 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/mlaconvert/mlaconvert/convert"
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
+	"github.com/mlaconvert/mlaconvert/verify"
 )
 
 // converted writes a tiny model and converts it.
@@ -88,7 +95,7 @@ func TestVerifyNotFinite(t *testing.T) {
 // TestVerifyPoor: a conversion that lost nearly everything passes without thresholds, and a warning says so.
 func TestVerifyPoor(t *testing.T) {
 	_, target := converted(t)
-	overwrite(t, target, "lm_head.weight", 100)
+	overwrite(t, target, "lm_head.weight", 5)
 	o := newVerifyOptions()
 	o.Target, o.MaxTokens = target, 64
 	var out, messages bytes.Buffer
@@ -97,6 +104,57 @@ func TestVerifyPoor(t *testing.T) {
 	}
 	if !strings.Contains(messages.String(), "mlaconvert: warning: the converted model is poor: its perplexity is ") || !strings.Contains(out.String(), "no thresholds given") {
 		t.Errorf("got %s\n%s", messages.String(), out.String())
+	}
+}
+
+// TestVerifySamples: the source writes other text for verify than for calibration, whatever the seeds.
+func TestVerifySamples(t *testing.T) {
+	source, _ := converted(t)
+	src, err := checkpoint.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	m, err := arch.Parse(src.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	net, err := model.OpenSource(src, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Eight tokens after the first are enough to tell sequences apart: 64^8 are possible.
+	seen := make(map[string]string)
+	note := func(what string, sequences [][]int) {
+		for _, s := range sequences {
+			key := fmt.Sprint(s[:9])
+			if other, ok := seen[key]; ok && other != what {
+				t.Errorf("%s and %s share %s", what, other, key)
+			}
+			seen[key] = what
+		}
+	}
+	silent := ui.NewProgress(nil, true)
+	for seed := range uint64(4) {
+		calibration, err := calibrate.SelfSamples(blas.New(1), net, 0, 256, 32, seed, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		note(fmt.Sprintf("calibration with seed %d", seed), calibration)
+		o := verifyOptions{Seed: seed, MaxTokens: 256, Context: 32}
+		verification, err := sampleSequences(context.Background(), &o, &verify.Options{Source: net, Engine: blas.New(1)}, 1, silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A cache with room for three sequences at a time gives as many.
+		more, err := sampleSequences(context.Background(), &o, &verify.Options{Source: net, Engine: blas.New(1)}, maxCacheBytes/96, silent)
+		if err != nil || len(more) != 8 || len(verification) != 8 {
+			t.Fatalf("%d and %d sequences, %v; want 8", len(verification), len(more), err)
+		}
+		if !reflect.DeepEqual(more[:3], verification[:3]) || reflect.DeepEqual(more[3], more[0]) {
+			t.Error("the batches of sequences do not follow on one another")
+		}
+		note(fmt.Sprintf("verification with seed %d", seed), verification)
 	}
 }
 
