@@ -9,5 +9,12 @@
 //
 // Every result is independent of the number of threads: an element of C is the
 // sum of its products in the order of the inner dimension, cut into blocks that
-// depend on the inner dimension alone, whichever goroutine computes it.
+// depend on the shape alone, whichever goroutine computes it. The assembly
+// kernels of all machines multiply and add in the same order with one rounding
+// (FMA), so that they agree to the bit; the portable kernels round twice.
+//
+// The assembly is generated: see gen/amd64 (with avo) and gen/arm64.
 package blas
+
+//go:generate go -C gen/amd64 run . -out ../../asm_amd64.s -stubs ../../asm_amd64.go -pkg blas
+//go:generate go -C gen/arm64 run . -pkg blas -out ../../asm_arm64.s -stubs ../../asm_arm64.go

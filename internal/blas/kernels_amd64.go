@@ -8,8 +8,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas/isa"
 )
 
-//go:generate go -C gen/amd64 run . -out ../../asm_amd64.s -stubs ../../asm_amd64.go -pkg blas
-
 func newSuite(level isa.Level) *suite {
 	switch level {
 	case isa.AVX512:

@@ -156,7 +156,7 @@ func shapes(rng *rand.Rand) []shape {
 	s := []shape{{0, 3, 3}, {3, 0, 3}, {3, 3, 0}, {1, 1, 1}, {0, 0, 0}}
 	dims := []int{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 47, 48, 49, 63, 64, 65, 96, 97, 112, 145}
 	depths := []int{1, 2, 7, 8, 9, 16, 32, 33, 48, 64, 100, 128, 383, 384, 385, 391, 640, 641, 648, 777}
-	for range 150 {
+	for range 60 {
 		s = append(s, shape{dims[rng.IntN(len(dims))], dims[rng.IntN(len(dims))], depths[rng.IntN(len(depths))]})
 	}
 	return s

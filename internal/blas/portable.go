@@ -10,16 +10,16 @@ import (
 // portableSuite needs no assembly: the fallback, and the oracle of the others.
 func portableSuite() *suite {
 	f32 := kernels[float32, float32]{
-		lanes: 4, vectors: 1, heights: []int{4, 1}, taskBytes: 256 << 10,
-		micro:   [][]microKernel[float32]{{micro4x4[float32]}, {micro1x4[float32]}},
+		lanes: 4, vectors: 1, heights: []int{2, 1}, taskBytes: 256 << 10,
+		micro:   [][]microKernel[float32]{{micro2x4[float32]}, {micro1x4[float32]}},
 		packA:   portablePacker(same[float32]),
 		packB:   portablePacker(same[float32]),
 		dotRows: []int{1},
 		dot:     []func(int, *float32, int, *float32, int, *float32){dotPortable[float32]},
 	}
 	f64 := kernels[float64, float64]{
-		lanes: 4, vectors: 1, heights: []int{4, 1}, taskBytes: 256 << 10,
-		micro:   [][]microKernel[float64]{{micro4x4[float64]}, {micro1x4[float64]}},
+		lanes: 4, vectors: 1, heights: []int{2, 1}, taskBytes: 256 << 10,
+		micro:   [][]microKernel[float64]{{micro2x4[float64]}, {micro1x4[float64]}},
 		packA:   portablePacker(same[float64]),
 		packB:   portablePacker(same[float64]),
 		dotRows: []int{1},
@@ -48,39 +48,45 @@ func at[T any](p *T, i, stride, j int) *T {
 	return (*T)(unsafe.Add(unsafe.Pointer(p), i*stride+j*int(unsafe.Sizeof(*p))))
 }
 
-func micro4x4[T float](k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T) {
-	var s [4][4]T
+// micro2x4 keeps its tile in as many scalars as there are registers for.
+func micro2x4[T float](k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T) {
+	var s00, s01, s02, s03, s10, s11, s12, s13 T
 	for p := range k {
-		x, y := (*[4]T)(unsafe.Pointer(at(a, 0, 0, 4*p))), (*[4]T)(unsafe.Pointer(at(b, p, bStride, 0)))
-		for i := range s {
-			s[i][0] += x[i] * y[0]
-			s[i][1] += x[i] * y[1]
-			s[i][2] += x[i] * y[2]
-			s[i][3] += x[i] * y[3]
-		}
+		x := (*[2]T)(unsafe.Pointer(at(a, 0, 0, 2*p)))
+		y := (*[4]T)(unsafe.Pointer(at(b, p, bStride, 0)))
+		x0, x1 := x[0], x[1]
+		s00 += x0 * y[0]
+		s10 += x1 * y[0]
+		s01 += x0 * y[1]
+		s11 += x1 * y[1]
+		s02 += x0 * y[2]
+		s12 += x1 * y[2]
+		s03 += x0 * y[3]
+		s13 += x1 * y[3]
 	}
-	for i := range s {
-		storeRow(&s[i], (*[4]T)(unsafe.Pointer(at(c, i, cStride, 0))), alpha, beta)
-	}
+	storeRow([4]T{s00, s01, s02, s03}, c, alpha, beta)
+	storeRow([4]T{s10, s11, s12, s13}, at(c, 1, cStride, 0), alpha, beta)
 }
 
-func micro1x4[T float](k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T) {
-	var s [4]T
+func micro1x4[T float](k int, a, b *T, bStride int, c *T, _ int, alpha, beta T) {
+	var s0, s1, s2, s3 T
 	for p := range k {
 		x, y := *at(a, 0, 0, p), (*[4]T)(unsafe.Pointer(at(b, p, bStride, 0)))
-		for j := range s {
-			s[j] += x * y[j]
-		}
+		s0 += x * y[0]
+		s1 += x * y[1]
+		s2 += x * y[2]
+		s3 += x * y[3]
 	}
-	storeRow(&s, (*[4]T)(unsafe.Pointer(c)), alpha, beta)
+	storeRow([4]T{s0, s1, s2, s3}, c, alpha, beta)
 }
 
-func storeRow[T float](s, c *[4]T, alpha, beta T) {
+func storeRow[T float](s [4]T, c *T, alpha, beta T) {
+	row := (*[4]T)(unsafe.Pointer(c))
 	for j, v := range s {
 		if beta == 0 {
-			c[j] = alpha * v
+			row[j] = alpha * v
 		} else {
-			c[j] = alpha*v + beta*c[j]
+			row[j] = alpha*v + beta*row[j]
 		}
 	}
 }

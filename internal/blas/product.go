@@ -25,6 +25,9 @@ const (
 	directMaxRows = 8
 	directSteps   = 8
 	directBytes   = 1 << 20
+	// blockMultiple divides the length of all blocks of the inner dimension but
+	// the last: what the packers of all extensions transpose at a time.
+	blockMultiple = 8
 )
 
 // innerBlock is the number of steps of the inner dimension that are summed in
@@ -109,7 +112,7 @@ func (g *product[T, S]) run() {
 		}
 	}
 	blocks := (g.k + g.inner - 1) / g.inner
-	block := roundUp((g.k+blocks-1)/blocks, max(kn.packA.columns, kn.packB.columns))
+	block := roundUp((g.k+blocks-1)/blocks, blockMultiple)
 	blocks = (g.k + block - 1) / block
 
 	rows := min(g.m, sharedRows)
