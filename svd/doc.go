@@ -11,13 +11,23 @@
 //	A = U diag(S) V^T + E,   A m x n, U m x r, V n x r,
 //	Total = |A|^2,   Captured = sum of S^2,   Discarded = |E|^2 = Total - Captured
 //
-//	Exact(a Matrix, rank int) (*Truncation, error)                   gonum's SVD: the oracle
-//	Truncate(a Matrix, rank int, opt Options) (*Truncation, error)   exact when small, else TruncateGram
-//	TruncateGram(a Matrix, rank int, opt Options) (*Truncation, error)
+//	Exact(a Matrix, rank int) (*Truncation, error)                       gonum's SVD: the oracle
+//	Truncate(a Matrix, rank int, opt Options) (*Truncation, error)       the fastest way to the tolerance
+//	TruncateGram(a Matrix, rank int, opt Options) (*Truncation, error)   through A^T A or A A^T, formed
 //
 // By Eckart and Young no rank-r approximation has a smaller |E|^2 than the sum
 // of the squared singular values after the r-th. Discarded is never below
 // that, and is the true error of what is returned.
+//
+// Truncate, TopEigen and Joint look for the leading subspace of a symmetric
+// positive semidefinite G in a block Krylov space [X, G X, G^2 X, ...] by the
+// Rayleigh-Ritz procedure. For the same products with G that space holds the
+// best polynomial filter of each degree and all lower ones, where subspace
+// iteration has the single filter x^q: on singular values that fall like
+// i^-0.5 to i^-1, a space of twice the rank leaves less excess error than
+// eight products of subspace iteration with the whole basis, which are nine
+// times the rank. The iteration stops by Options.Tol; what it returns is an
+// orthonormal basis and its true error whether or not it has converged.
 //
 // # Symmetric and Hermitian eigenproblems
 //
@@ -34,6 +44,9 @@
 //	SolveLowerRight(e *blas.Engine, l Matrix, trans bool, b Matrix)     B <- B L^-1, or B L^-T
 //	SolveSPD(e *blas.Engine, a Matrix, ridge float64, b Matrix) (x Matrix, err error)   (A + ridge I) X = B
 //
+//	Gemm(e *blas.Engine, transA, transB bool, alpha float64, a, b Matrix, beta float64, c Matrix)
+//	Product(e *blas.Engine, transA, transB bool, a, b Matrix) Matrix
+//
 // # Weighted joint stack
 //
 // For blocks A_i (m_i x d) with left metrics Q_i (m_i x m_i) and one right
@@ -48,18 +61,21 @@
 //	Down = Lambda_r^-1 (L V_r)^T K,   Up_i = A_i C Down^T = A_i L V_r,   Down L = V_r^T,   Down C Down^T = I,
 //	Total = tr M,   Captured = tr(V_r^T M V_r),   Discarded = Total - Captured,
 //
-// and the minimum equals Discarded. Nothing is divided by C, which may be
-// singular: a direction of weight zero costs nothing. There Down is what the
-// formula gives, so that Up_i Down continues the least squares fit into
-// directions that C has not seen: with Q_i = W_i^T W_i and U the left singular
-// vectors of the stack of W_i A_i L, the stack of W_i Up_i Down is U U^T times
-// the stack of W_i A_i.
+// and the minimum equals Discarded. (With a V_r short of the eigenvectors by
+// the tolerance, Up is still the best for its Down, and Discarded the true
+// error.) Nothing is divided by C, which may be singular: a direction of weight
+// zero costs nothing. There Down is what the formula gives, so that Up_i Down
+// continues the least squares fit into directions that C has not seen: with
+// Q_i = W_i^T W_i and U the left singular vectors of the stack of W_i A_i L,
+// the stack of W_i Up_i Down is U U^T times the stack of W_i A_i.
 //
 //	IdentityMetric(n int) Metric
 //	DiagonalMetric(g []float64) Metric       C = diag(g)^2, Q = diag(g)^2
 //	FactorMetric(l Matrix) Metric            L L^T, L n x p
 //	GramMetric(c Matrix) Metric              C itself, positive semidefinite
 //	(Metric) Scaled(f float64) Metric        f C, f >= 0
+//	(Metric) Congruence(e *blas.Engine, a Matrix) Matrix   A C A^T
+//	(Metric) Inner(x Matrix) float64         tr(C X)
 //	Joint(blocks []Block, c Metric, rank int, opt Options) (*JointFactors, error)
 //
 // # Errors
