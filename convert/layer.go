@@ -59,7 +59,7 @@ func (c *dataFree) convert(e *blas.Engine, layer, rank int) (*result, error) {
 		return nil, err
 	}
 	converted, err := mla.Convert(source, mla.DataFree(e, source, gamma, c.plan.Recipe.Context), mla.Options{
-		Rank: rank, Frequencies: c.frequencies, Slots: mla.SlotOptions{QueryPower: c.plan.Recipe.QueryPower}, Engine: e,
+		Rank: rank, Frequencies: c.frequencies, Slots: mla.DataFreeSlots(source, len(c.frequencies), c.plan.Recipe.Context), Engine: e,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("layer %d: %w", layer, err)

@@ -17,7 +17,7 @@ const DTypeKeep = "keep"
 var DTypes = []string{DTypeKeep, "bf16", "f16", "f32"}
 
 // DataFree is the method that uses no calibration data: the weights alone, the input norm's weight for the covariance of
-// the attention input, and distances that are uniform over the context.
+// the attention input, and a prior for the distances (see mla.DataFree).
 const DataFree = "data-free"
 
 // Calibrated is the method that measures the source on calibration tokens, its own samples or given ones (see
@@ -70,15 +70,13 @@ type Recipe struct {
 	// Context is the length, in tokens, over which distances are distributed; 0 in the recipe given to [NewPlan] stands
 	// for the source's, at most 32,768.
 	Context int `json:"context"`
-	// QueryPower is the power of the queries' energy that weights heads and frequencies in the choice of the slots.
-	QueryPower float64 `json:"query_power"`
 	// MaxShardBytes is the size that a shard's tensors stay below.
 	MaxShardBytes int64 `json:"max_shard_bytes"`
 }
 
 // DefaultRecipe returns the recipe of a conversion without options.
 func DefaultRecipe() Recipe {
-	return Recipe{Method: DataFree, Rank: DefaultRank, DType: DTypeKeep, QueryPower: 1, MaxShardBytes: DefaultMaxShardBytes}
+	return Recipe{Method: DataFree, Rank: DefaultRank, DType: DTypeKeep, MaxShardBytes: DefaultMaxShardBytes}
 }
 
 // Check reports the first setting that makes no sense for any source.

@@ -18,14 +18,27 @@ type Metrics struct {
 }
 
 // DataFree returns the metrics that need no calibration: behind an RMSNorm of weight gamma [d] the input has unit mean
-// square before the weight, so C = diag(gamma^2) and E[q_h q_h^T] = W_Q,h C W_Q,h^T; distances are uniform over the
-// context, in tokens.
+// square before the weight, so C = diag(gamma^2) and E[q_h q_h^T] = W_Q,h C W_Q,h^T. How far heads look cannot be
+// read off the weights; attention that falls with the square of the distance serves far better than attention that is
+// uniform over the context, in tokens (perplexity 3.9 against 10.3 on a small trained model, 2.0 before).
 func DataFree(e *blas.Engine, s *Source, gamma []float64, context int) Metrics {
-	m := Metrics{Input: svd.DiagonalMetric(gamma), Distances: Uniform(context)}
+	m := Metrics{Input: svd.DiagonalMetric(gamma), Distances: PowerLaw(context, 2)}
 	for h := range s.Heads {
 		m.Query = append(m.Query, m.Input.Congruence(e, headRows(s.Q, h, s.HeadDim)))
 	}
 	return m
+}
+
+// DataFreeSlots returns the slot options that need no calibration, for a number of slots. Where every source frequency has
+// a slot of its own these are the plain principal components. Where there are fewer, queries and keys are refined over all
+// frequencies, for distances that fall more slowly than those of [DataFree]: a distance that is seldom attended to must
+// not get a large score by mistake.
+func DataFreeSlots(s *Source, slots, context int) SlotOptions {
+	o := SlotOptions{QueryPower: 1}
+	if slots < s.Pairs() {
+		o.Distances, o.Sweeps = Mixture(PowerLaw(context, 1), Available(context), 0.1), 3
+	}
+	return o
 }
 
 // Options configures [Convert].

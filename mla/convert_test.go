@@ -2,6 +2,7 @@ package mla
 
 import (
 	"math"
+	"math/cmplx"
 	"math/rand/v2"
 	"testing"
 
@@ -216,6 +217,78 @@ func TestDiscardedFalls(t *testing.T) {
 	}
 	if last > 1e-12 {
 		t.Errorf("the full rank discards %g", last)
+	}
+}
+
+// slotError is the objective of the refinement by its definition: the expected squared score error over keys and
+// distances, queries' components uncorrelated, summed distance by distance.
+func slotError(s *Source, slots *Slots, covariance svd.CMatrix, energy []float64, d Weights) float64 {
+	total := 0.0
+	for m, w := range energy {
+		g, f := m/s.Pairs(), m%s.Pairs()
+		for distance, p := range d {
+			residual := make([]complex128, len(energy)) // functional on the keys, turned by the distance
+			residual[m] = cmplx.Rect(1, -s.Frequencies[f]*float64(distance))
+			for slot, omega := range slots.Frequencies {
+				a := cmplx.Conj(slots.Query[g].At(slot, f)) * cmplx.Rect(1, -omega*float64(distance))
+				for j := range residual {
+					residual[j] -= a * slots.Key.At(slot, j)
+				}
+			}
+			for i, u := range residual {
+				for j, v := range residual {
+					total += w * p * real(u*covariance.At(i, j)*cmplx.Conj(v))
+				}
+			}
+		}
+	}
+	return total
+}
+
+// TestRefine: with half the slots of the frequencies, the refinement of the queries, and then every sweep over keys and
+// queries, lowers its objective, and what is left is stationary in the queries.
+func TestRefine(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	s := randomSource(r, 8, 4, 16, 64)
+	m := DataFree(nil, s, ones(64), 64)
+	d := Mixture(PowerLaw(48, 1), Available(48), 0.1)
+	var half []float64
+	for f := 0; f < len(s.Frequencies); f += 2 {
+		half = append(half, s.Frequencies[f])
+	}
+	covariance, energy := keyCovariance(s, m.Input), queryEnergy(s, m.Query)
+	find := func(o SlotOptions) (*Slots, float64) {
+		o.QueryPower = 1
+		slots, err := FindSlots(s, half, m.Input, m.Query, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slots, slotError(s, slots, covariance, energy, d)
+	}
+	_, start := find(SlotOptions{})
+	_, queries := find(SlotOptions{Distances: d})
+	_, one := find(SlotOptions{Distances: d, Sweeps: 1})
+	slots, three := find(SlotOptions{Distances: d, Sweeps: 3})
+	if !(queries < start && one < 0.999*queries && three < one) {
+		t.Errorf("error %g at the start, %g with queries refined, %g after one sweep, %g after three", start, queries, one, three)
+	}
+	for range 10 {
+		g, slot, f := r.IntN(s.KVHeads), r.IntN(len(half)), r.IntN(s.Pairs())
+		old := slots.Query[g].At(slot, f)
+		slots.Query[g].Set(slot, f, old+complex(r.NormFloat64(), r.NormFloat64())*0.01)
+		if moved := slotError(s, slots, covariance, energy, d); moved < three*(1-1e-5) {
+			t.Errorf("another query of group %d, slot %d, pair %d lowers the error from %g to %g", g, slot, f, three, moved)
+		}
+		slots.Query[g].Set(slot, f, old)
+	}
+}
+
+func TestPowerLaw(t *testing.T) {
+	p := PowerLaw(4, 2)
+	for d, want := range []float64{144, 36, 16, 9} {
+		if want /= 205; math.Abs(p[d]-want) > 1e-15 {
+			t.Errorf("distance %d: %g, want %g", d, p[d], want)
+		}
 	}
 }
 

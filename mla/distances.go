@@ -60,3 +60,17 @@ func Available(n int) Weights {
 	}
 	return out
 }
+
+// PowerLaw is the distribution over 0 .. n-1 proportional to (1+D)^-exponent: attention of trained models falls about so.
+func PowerLaw(n int, exponent float64) Weights {
+	out := make(Weights, n)
+	sum := 0.0
+	for d := range out {
+		out[d] = math.Pow(float64(1+d), -exponent)
+		sum += out[d]
+	}
+	for d := range out {
+		out[d] /= sum
+	}
+	return out
+}
