@@ -7,41 +7,60 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"mlaconvert": func() {
 		plain := newProgress
-		newProgress = func(w io.Writer, quiet bool) progress { return signaller{plain(w, quiet)} }
+		newProgress = func(w io.Writer, quiet bool) progress { return &signaller{progress: plain(w, quiet)} }
 		os.Exit(Main())
 	}})
 }
 
-// signaller sends the process itself a signal after a number of layers, as MLACONVERT_TEST_SIGNAL=KILL:2 says.
-type signaller struct{ progress }
+// signaller sends the process itself a signal when a phase has got so far: MLACONVERT_TEST_SIGNAL=KILL:2:converting means
+// two layers converted, KILL:2 two units of any phase.
+type signaller struct {
+	progress
+	phase string
+}
 
-func (s signaller) Done(n int64) {
+func (s *signaller) Phase(name string, total int64, unit ui.Unit) {
+	s.phase = name
+	s.progress.Phase(name, total, unit)
+}
+
+func (s *signaller) Done(n int64) {
 	s.progress.Done(n)
-	name, layers, _ := strings.Cut(os.Getenv("MLACONVERT_TEST_SIGNAL"), ":")
-	sig, ok := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[name]
-	if ok && layers == strconv.FormatInt(n, 10) {
-		if err := syscall.Kill(os.Getpid(), sig); err != nil {
-			panic(err)
-		}
-		if sig == syscall.SIGKILL {
-			select {} // it arrives before anything else happens
-		}
+	name, at, _ := strings.Cut(os.Getenv("MLACONVERT_TEST_SIGNAL"), ":")
+	at, phase, ok := strings.Cut(at, ":")
+	sig, known := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[name]
+	if !known || at != strconv.FormatInt(n, 10) || ok && phase != s.phase {
+		return
 	}
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, sig)
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(sig)
+	}
+	if err != nil {
+		panic(err)
+	}
+	<-arrived                         // never, if it kills
+	time.Sleep(50 * time.Millisecond) // for the command's context, which is told at the same time
 }
 
 func TestScripts(t *testing.T) {
