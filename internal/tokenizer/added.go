@@ -149,7 +149,8 @@ func (v *addedVocabulary) extract(dst []piece, pc piece, tr *trie) []piece {
 		if done < start {
 			dst = append(dst, pc.cut(done, start))
 		}
-		// A token whose text lies within the white space that the one before it took is lost.
+		// A token whose text lies within the white space that the one before it took is lost; where it
+		// would end before it begins, Hugging Face tokenizers panics.
 		if start < end {
 			found := pc.cut(start, end)
 			found.id = id

@@ -79,7 +79,7 @@ func compare(tok *Tokenizer, text string, want oracleResult) string {
 		return fmt.Sprintf("ids %v, want %v", ids, want.IDs)
 	}
 	special, err := tok.Encode(text, true)
-	if err != nil || !slices.Equal(special, want.Special) {
+	if err != nil || want.Special != nil && !slices.Equal(special, want.Special) {
 		return fmt.Sprintf("with special tokens %v (%v), want %v", special, err, want.Special)
 	}
 	decoded, err := tok.Decode(ids)
@@ -156,20 +156,23 @@ func TestDifferentialCodePoints(t *testing.T) {
 		}
 	}
 	for _, family := range families {
-		tok := load(t, family)
-		o.load("testdata/" + family + ".json")
-		wrong := 0
-		for batch := range slices.Chunk(texts, 256) {
-			for i, want := range o.encode(batch) {
-				if compare(tok, batch[i], want) != "" {
+		t.Run(family, func(t *testing.T) {
+			tok := load(t, family)
+			o.load("testdata/" + family + ".json")
+			wrong := 0
+			for batch := range slices.Chunk(texts, 256) {
+				for i, want := range o.encode(batch) {
+					if compare(tok, batch[i], want) == "" {
+						continue
+					}
 					if wrong++; wrong <= 3 {
 						short := o.shorten(tok, batch[i])
-						t.Errorf("%s: %+q: %s", family, short, compare(tok, short, o.encode([]string{short})[0]))
+						t.Errorf("%+q: %s", short, compare(tok, short, o.encode([]string{short})[0]))
 					}
 				}
 			}
-		}
-		t.Logf("%s: %d differences", family, wrong)
+			t.Logf("%d differences", wrong)
+		})
 	}
 }
 
@@ -280,8 +283,7 @@ func randomExpression(r *rand.Rand, depth int) string {
 		}
 		return b.String() + "]"
 	}
-	var atom func() string
-	atom = func() string {
+	atom := func() string {
 		switch r.IntN(12) {
 		case 0, 1, 2:
 			return pick("a", "s", "é", "'", "'s", " ", "0", "foo", "<", `\.`, "▁", "ſ", "re", "ll", "中", "S", "-", "]", "}", "{")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"hash/crc32"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -119,6 +120,53 @@ func TestGolden(t *testing.T) {
 				t.Errorf("%d of %d lines are wrong", wrong, len(lines))
 			}
 		})
+	}
+}
+
+// TestVariants puts other components around the models of two families; testdata/make.py lists them.
+func TestVariants(t *testing.T) {
+	var variants []struct {
+		Family     string
+		Components map[string]json.RawMessage
+		Results    []struct {
+			Text    string
+			IDs     []int
+			Decoded string
+		}
+	}
+	if err := json.Unmarshal(gunzip(t, "testdata/variants.json.gz"), &variants); err != nil {
+		t.Fatal(err)
+	}
+	if len(variants) < 20 {
+		t.Fatalf("%d variants, want more", len(variants))
+	}
+	for _, v := range variants {
+		data, err := os.ReadFile("testdata/" + v.Family + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file map[string]json.RawMessage
+		if err := json.Unmarshal(data, &file); err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(file, v.Components)
+		if data, err = json.Marshal(file); err != nil {
+			t.Fatal(err)
+		}
+		components, err := json.Marshal(v.Components)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok, err := Parse(data, "variant.json")
+		if err != nil {
+			t.Errorf("%s: %v", components, err)
+			continue
+		}
+		for _, r := range v.Results {
+			if diff := compare(tok, r.Text, oracleResult{IDs: r.IDs, Special: nil, Decoded: r.Decoded}); diff != "" {
+				t.Errorf("%s: %q: %s", components, r.Text, diff)
+			}
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // small is a whole tokenizer in a few lines, for tests that change it.
@@ -53,6 +54,13 @@ func TestSmall(t *testing.T) {
 	}
 	if _, ok := tok.ID("x"); ok {
 		t.Error("x is a token")
+	}
+	pair, err := Parse([]byte(strings.Replace(small, `"1": 5`, `"\ud83d\ude00": 5`, 1)), "small.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, ok := pair.ID("😀"); !ok || id != 5 {
+		t.Errorf("a surrogate pair: %d %v", id, ok)
 	}
 	if ids, err := tok.Encode("", false); err != nil || len(ids) != 0 {
 		t.Errorf("nothing gives %v (%v)", ids, err)
@@ -201,6 +209,20 @@ func TestEncodeErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := tok.Encode("xyz", false); err == nil || !strings.Contains(err.Error(), `model.unk_token: found "??"`) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestEncodeWithoutEnd wants an error of an expression that backtracks without end on the text.
+func TestEncodeWithoutEnd(t *testing.T) {
+	tok, err := Parse([]byte(strings.Replace(small, "[0-9]", "(?:a|a|b)*(?:a|a|b)*c", 1)), "small.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok.preTokenizers[0].(*splitter).pattern.(*regex).re.MatchTimeout = 200 * time.Millisecond
+	_, err = tok.Encode(strings.Repeat("ab", 500), false)
+	var e *Error
+	if !errors.As(err, &e) || !strings.HasPrefix(err.Error(), "pre_tokenizer: found a regular expression that backtracks") {
 		t.Errorf("error %v", err)
 	}
 }

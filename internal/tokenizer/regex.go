@@ -219,7 +219,7 @@ func (x *regex) spans(text string, dst []span) ([]span, error) {
 	return dst, nil
 }
 
-var errRegexTime = errors.New("a regular expression backtracks without end on this text")
+var errRegexTime = errors.New("a regular expression that backtracks without end on this text")
 
 // regexWriter turns a tree into a regexp2 expression of stand-ins.
 type regexWriter struct {

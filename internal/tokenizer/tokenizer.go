@@ -198,7 +198,7 @@ func (t *Tokenizer) pieces(text string) ([]piece, error) {
 
 // textError is the error of a component that a text brings out.
 func textError(component string, err error) error {
-	return &Error{Field: component, Got: err.Error(), Want: "an end of the search"}
+	return &Error{Field: component, Got: err.Error()}
 }
 
 func normalizeAll(steps []normalizer, text string, origin int) (string, int, error) {

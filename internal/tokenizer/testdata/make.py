@@ -8,6 +8,7 @@ NAME.sums      per line the CRC-32, little-endian, of its ids with special token
                little-endian) followed by the text that they decode to
 ids.json.gz    {NAME: ids of the first lines, without special tokens}
 splits.json    how single regular expressions split some texts
+variants.json.gz  ids and decoded texts of some lines for the model of one family with other components
 
 The trainer breaks ties by the order of a hash map: other runs give other tokenizers, as good, and all
 files belong together.
@@ -298,6 +299,64 @@ TEXTS = ["", "a", "aab abc\nabcd\r\n", "Aaaa'S it's 'tis K\u212a s\u017f åÅ\u2
          "²³¹ ¼ 0٣½Ⅷ _ªº\u0301", "ⅧĳØ漢字かなカナ한글 \u00a0\u0085\u2028\u2029\u200b\ufeff\u3000", "\t\v\f\x07\x1b{x}{,}", "bcd abcabcd aXbBcC .*+-&~#"]
 
 
+def added(content, **flags):
+    return {"id": 0, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+            "special": False, **flags}
+
+
+def sequence(key, *parts):
+    return {"type": "Sequence", key: list(parts)}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+META = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+STRIP_LEFT = {"type": "Strip", "strip_left": True, "strip_right": False}
+# Components that the families do not have, each with the family whose model it is put around.
+VARIANTS = [
+    ("llama2", {"pre_tokenizer": {"type": "Whitespace"}, "normalizer": {"type": "NFD"}, "decoder": None}),
+    ("llama2", {"pre_tokenizer": {"type": "CharDelimiterSplit", "delimiter": "e"}, "normalizer": None,
+                "decoder": sequence("decoders")}),
+    ("llama2", {"pre_tokenizer": META, "normalizer": None, "decoder": META}),
+    ("llama2", {"pre_tokenizer": {**META, "prepend_scheme": "never"}, "normalizer": None,
+                "decoder": {**META, "prepend_scheme": "never"}}),
+    ("llama2", {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}, "normalizer": None,
+                "decoder": {"type": "BPEDecoder", "suffix": "e"}}),
+    ("llama2", {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": False, "prepend_scheme": "never"},
+                "normalizer": STRIP_LEFT, "decoder": sequence("decoders", {"type": "ByteFallback"}, {"type": "Fuse"})}),
+    # prepend_scheme "first" behind what moves the beginning of the text.
+    ("llama2", {"pre_tokenizer": {**META, "prepend_scheme": "first"}, "normalizer": STRIP_LEFT}),
+    ("llama2", {"pre_tokenizer": {**META, "prepend_scheme": "first"}, "normalizer": sequence(
+        "normalizers", {"type": "NFKD"}, {"type": "Lowercase"}, {"type": "Prepend", "prepend": "x"})}),
+    ("llama2", {"pre_tokenizer": sequence(
+        "pretokenizers", {"type": "Split", "pattern": {"Regex": "(?<=x)"}, "behavior": "Isolated", "invert": False},
+        {**META, "prepend_scheme": "first"}),
+        "normalizer": sequence("normalizers", {"type": "NFC"}, {"type": "Prepend", "prepend": "xy"})}),
+    ("llama2", {"pre_tokenizer": sequence("pretokenizers", {"type": "WhitespaceSplit"}, {**META, "prepend_scheme": "first"}),
+                "normalizer": {"type": "Replace", "pattern": {"Regex": "^\\w"}, "content": "<>"},
+                "added_tokens": [added("<unk>"), added("<s>", special=True), added("the", lstrip=True, rstrip=True)]}),
+    ("llama2", {"pre_tokenizer": sequence("pretokenizers", {**BYTES, "add_prefix_space": True}, {**META, "prepend_scheme": "first"}),
+                "normalizer": None}),
+    ("llama2", {"pre_tokenizer": {**META, "prepend_scheme": "first"}, "normalizer": {"type": "ByteLevel"}}),
+    ("smollm", {"pre_tokenizer": BYTES, "normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}),
+    ("smollm", {"pre_tokenizer": sequence("pretokenizers", {"type": "Punctuation"}, BYTES), "normalizer": {"type": "NFKC"}}),
+    ("smollm", {"pre_tokenizer": sequence("pretokenizers", {"type": "Punctuation", "behavior": "Contiguous"}, BYTES)}),
+    ("smollm", {"pre_tokenizer": sequence(
+        "pretokenizers", {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": False}, BYTES)}),
+    ("smollm", {"pre_tokenizer": sequence(
+        "pretokenizers", {"type": "Split", "pattern": {"Regex": "a*"}, "behavior": "MergedWithNext", "invert": True}, BYTES)}),
+    ("smollm", {"pre_tokenizer": None, "normalizer": {"type": "ByteLevel"},
+                "added_tokens": [added("é", normalized=True), added(" ", normalized=True, single_word=True), added("e ")]}),
+    ("smollm", {"decoder": sequence("decoders", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, {
+        "type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}, {"type": "Strip", "content": "a", "start": 2, "stop": 0})}),
+    # White space that two tokens want, and a token within the white space of another.
+    ("smollm", {"added_tokens": [added("foo", rstrip=True), added("   "), added("bar", lstrip=True), added("\n"),
+                                 added("sep", single_word=True, lstrip=True, rstrip=True)]}),
+]
+VARIANT_TEXTS = ["foo     bar", "foo   \n   bar", "foo \n\nsep  sep xsep sepx  sep", " a é  É e\u0301 x", "the\u3000the <s>the x<s> the",
+                 "\u0344a", "ǰ x", "Ａbc １２３", "▁ ▁▁a▁", "x ", " ", "\u00e9e ", "¡a!?b--c…", "a\u0085b\u200bc_d²"]
+
+
 def uvarint(n):
     out = bytearray()
     while n > 0x7F:
@@ -342,6 +401,19 @@ def main():
         with open(os.path.join(HERE, name + ".sums"), "wb") as f:
             f.write(sums)
         print(name, tok.get_vocab_size())
+    variants = []
+    for family, components in VARIANTS:
+        with open(os.path.join(HERE, family + ".json"), encoding="utf-8") as f:
+            whole = json.load(f)
+        whole.update(components)
+        tok = Tokenizer.from_str(json.dumps(whole))
+        results = []
+        for text in VARIANT_TEXTS + lines[:40]:
+            ids = tok.encode(text, add_special_tokens=False).ids
+            results.append({"text": text, "ids": ids, "decoded": tok.decode(ids, skip_special_tokens=False)})
+        variants.append({"family": family, "components": components, "results": results})
+    with open(os.path.join(HERE, "variants.json.gz"), "wb") as f:
+        f.write(gzip.compress(json.dumps(variants, separators=(",", ":")).encode(), 9, mtime=0))
     with open(os.path.join(HERE, "ids.json.gz"), "wb") as f:
         f.write(gzip.compress(json.dumps(shown, separators=(",", ":")).encode(), 9, mtime=0))
 
