@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -191,13 +192,15 @@ func only(ts *testscript.TestScript, neg bool, args []string) {
 func same(ts *testscript.TestScript, neg bool, args []string) {
 	read := func(dir string) map[string]string {
 		out := make(map[string]string)
-		listing, err := os.ReadDir(ts.MkAbs(dir))
-		ts.Check(err)
-		for _, f := range listing {
-			b, err := os.ReadFile(filepath.Join(ts.MkAbs(dir), f.Name()))
-			ts.Check(err)
-			out[f.Name()] = string(b)
-		}
+		root := ts.MkAbs(dir)
+		ts.Check(filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			out[strings.TrimPrefix(path, root)] = string(b)
+			return err
+		}))
 		return out
 	}
 	a, b := read(args[0]), read(args[1])

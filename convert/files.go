@@ -27,6 +27,9 @@ var copiedFiles = []string{
 	"LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt", "Notice", "USE_POLICY.md",
 }
 
+// templatesFolder holds further chat templates, one a file.
+const templatesFolder = "additional_chat_templates"
+
 // listFiles says of everything in the source's folder but the weights whether it is copied.
 func listFiles(src *checkpoint.Source) ([]File, error) {
 	listing, err := os.ReadDir(src.Dir())
@@ -44,6 +47,15 @@ func listFiles(src *checkpoint.Source) ([]File, error) {
 		switch {
 		case err != nil:
 			f.Reason = "a link to nothing"
+		case src.CheckInside(f.Name) != nil:
+			f.Reason = "a link out of its folder"
+		case info.IsDir() && f.Name == templatesFolder:
+			templates, err := listTemplates(src)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, templates...)
+			continue
 		case info.IsDir():
 			f.Reason = "a folder"
 		case !info.Mode().IsRegular():
@@ -53,6 +65,31 @@ func listFiles(src *checkpoint.Source) ([]File, error) {
 			f.Reason = leaveReason(f.Name)
 		}
 		f.Copied = f.Reason == ""
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// listTemplates lists the files of templatesFolder, by their names below the source's folder.
+func listTemplates(src *checkpoint.Source) ([]File, error) {
+	listing, err := os.ReadDir(filepath.Join(src.Dir(), templatesFolder))
+	if err != nil {
+		return nil, err
+	}
+	var out []File
+	for _, entry := range listing {
+		f := File{Name: filepath.Join(templatesFolder, entry.Name())}
+		info, err := os.Stat(filepath.Join(src.Dir(), f.Name))
+		switch {
+		case err != nil || !info.Mode().IsRegular():
+			f.Reason = "no regular file"
+		case src.CheckInside(f.Name) != nil:
+			f.Reason = "a link out of its folder"
+		case filepath.Ext(f.Name) != ".jinja":
+			f.Reason = "not known to be needed"
+		default:
+			f.Bytes, f.Copied = info.Size(), true
+		}
 		out = append(out, f)
 	}
 	return out, nil

@@ -61,9 +61,11 @@ func NewPlan(src *checkpoint.Source, recipe Recipe) (*Plan, error) {
 	if err := p.lay(); err != nil {
 		return nil, err
 	}
+	if p.Files, err = listFiles(src); err != nil {
+		return nil, err
+	}
 	p.warn()
-	p.Files, err = listFiles(src)
-	return p, err
+	return p, nil
 }
 
 // lay makes the ledger, the units and the layout.
@@ -194,6 +196,11 @@ func (p *Plan) warn() {
 	}
 	if p.Recipe.RopeDim > m.HeadDim {
 		p.warnf("rope-dim %d: a head rotates only %d dimensions; rotary pairs of other frequencies than the source's stay empty", p.Recipe.RopeDim, m.HeadDim)
+	}
+	for _, f := range p.Files {
+		if slices.Contains(copiedFiles, f.Name) && !f.Copied {
+			p.warnf("%s is not copied: %s", f.Name, f.Reason)
+		}
 	}
 	if m.Tied {
 		p.warnf("the output head is tied to the embedding and is written out: %d x %d values more", m.Vocab, m.Hidden)

@@ -244,13 +244,35 @@ func TestFiles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(src.Dir(), "onnx"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(src.Dir(), templatesFolder), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"rag.jinja", "notes.md"} {
+		if err := os.WriteFile(filepath.Join(src.Dir(), templatesFolder, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.Symlink("nowhere", filepath.Join(src.Dir(), "tokenizer.model")); err != nil {
 		t.Fatal(err)
 	}
-	files, err := listFiles(src)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, filepath.Join(src.Dir(), "vocab.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("tokenizer.json", filepath.Join(src.Dir(), "tekken.json")); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPlan(src, recipe(12, 8, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if w := strings.Join(p.Warnings, "\n"); w != "tokenizer.model is not copied: a link to nothing\nvocab.json is not copied: a link out of its folder" {
+		t.Errorf("warnings %q", w)
+	}
+	files := p.Files
 	var got []string
 	for _, f := range files {
 		if f.Copied != (f.Reason == "") {
@@ -259,8 +281,8 @@ func TestFiles(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %v", f.Name, f.Copied))
 	}
 	want := []string{
-		"LICENSE true", "README.md false", "chat_template.jinja true", "config.json false", "notes.txt false", "onnx false",
-		"other.safetensors false", "pytorch_model.bin false", "tokenizer.json true", "tokenizer.model false",
+		"LICENSE true", "README.md false", "additional_chat_templates/notes.md false", "additional_chat_templates/rag.jinja true", "chat_template.jinja true", "config.json false", "notes.txt false", "onnx false",
+		"other.safetensors false", "pytorch_model.bin false", "tekken.json true", "tokenizer.json true", "tokenizer.model false", "vocab.json false",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

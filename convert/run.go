@@ -369,7 +369,13 @@ func writeFiles(w *checkpoint.Writer, p *Plan, record *Record) error {
 		if !f.Copied {
 			continue
 		}
-		if err := w.CopyFile(filepath.Join(p.src.Dir(), f.Name)); err != nil {
+		path, err := filepath.Join(p.src.Dir(), f.Name), error(nil)
+		if folder := filepath.Dir(f.Name); folder != "." {
+			err = w.CopyInto(folder, path)
+		} else {
+			err = w.CopyFile(path)
+		}
+		if err != nil {
 			return err
 		}
 	}
