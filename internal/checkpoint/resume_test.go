@@ -182,6 +182,41 @@ func TestTornJournal(t *testing.T) {
 	}
 }
 
+// What is written behind a torn line must be read again after a second interruption.
+func TestTornJournalTwice(t *testing.T) {
+	s := newScenario(t)
+	out := filepath.Join(t.TempDir(), "out")
+	s.interrupt(t, out, 0, 1)
+	journal, err := os.ReadFile(out + ".partial.journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(out+".partial.journal", int64(len(journal)-10)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Create(out, s.layout, WriterOptions{Identity: "one", Resume: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range s.units[2] {
+		if err := w.WriteTensor(name, s.values[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.MarkDone("unit 2", []byte("payload of unit 2\x00")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Abort(true); err != nil {
+		t.Fatal(err)
+	}
+	if did := s.resume(t, out); !slices.Equal(did, []string{"unit 1"}) {
+		t.Errorf("did %v, want unit 1 only", did)
+	}
+	if !maps.Equal(readTree(t, out), s.finished(t)) {
+		t.Error("other files")
+	}
+}
+
 // A journal with any byte changed must give a beginning of its units, unaltered.
 func TestDamagedJournal(t *testing.T) {
 	s := newScenario(t)
