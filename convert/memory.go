@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
@@ -51,7 +52,53 @@ const GCPercent = 20
 
 // PeakMemory predicts the peak resident memory of the conversion with the given number of layers at once, in bytes.
 func (p *Plan) PeakMemory(jobs int) int64 {
-	return baseMemory + int64(garbage*float64(int64(jobs)*p.layerMemory()))
+	live := int64(jobs) * p.layerMemory()
+	if p.Recipe.Calibration != nil {
+		live += 4 * int64(p.Source.Layers) * p.attentionParameters() // all layers wait to be written
+		live = max(live, p.calibrationMemory())
+	}
+	return baseMemory + int64(garbage*float64(live))
+}
+
+// attentionParameters is the number of weights of one converted layer's attention.
+func (p *Plan) attentionParameters() int64 {
+	sum := int64(0)
+	for _, spec := range p.AttentionSpecs() {
+		size := int64(1)
+		for _, x := range spec.Shape {
+			size *= int64(x)
+		}
+		sum += size
+	}
+	return sum
+}
+
+// calibrationMemory is the peak memory of a calibration, in bytes: with t the tokens, d the hidden width, H heads of width
+// w, L layers of a weights each, it is what the layers in turn need,
+//
+//	4 t (9 d)                the two streams, a layer's inputs, outputs and targets, and the steps between them
+//	8 (2 H d^2 + 8 d^2)      the metrics of all heads; those of the layer, factored
+//	8 (8 H w d)              keys, values and their weighted stack
+//	4 t (2 H w + d)          the refit's rows and residuals
+//	4 L a                    the layers converted so far
+//
+// or what correcting them together does: weights, gradients, two moments and the best state, the source's stream and
+// weights, and the activations and logits of a batch.
+func (p *Plan) calibrationMemory() int64 {
+	m, c := p.Source, p.Recipe.Calibration
+	t, d, l := int64(c.Tokens), int64(m.Hidden), int64(m.Layers)
+	q := int64(m.Heads) * int64(m.HeadDim)
+	a := p.attentionParameters()
+	// Intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and values of a group.
+	f, vocab := int64(m.Intermediate), int64(m.Vocab)
+	buffers := 4 * (3*f*min(t, 4096, max(128, 8<<20/f)) + 2*vocab*min(t, 256, 16<<20/vocab+1) + 4*q*min(t, 4096))
+	fit := max(8*(2*int64(m.Heads)*d*d+8*d*d+8*q*d), 4*t*(2*q+d))
+	need := 4*t*9*d + fit + 4*l*a + buffers
+	if c.Effort != calibrate.Fast {
+		batch := int64(4 * c.Window)
+		need = max(need, 4*(5*l*a+t*d+batch*d*(2*l+8))+p.SourceBytes+buffers)
+	}
+	return need
 }
 
 // Jobs returns how many layers are best converted at once: as many as wanted, or than there are, but no more than fit into

@@ -228,8 +228,8 @@ func (p *problem) fit(a, metric svd.Matrix) (svd.Matrix, error) {
 		if err == nil {
 			return x.T(), nil
 		}
-		if ridge > 0.01 || !errors.Is(err, svd.ErrNotPositive) {
-			return svd.Matrix{}, err
+		if ridge > 1e3 || !errors.Is(err, svd.ErrNotPositive) {
+			return svd.Matrix{}, fmt.Errorf("%w (more calibration tokens may help)", err)
 		}
 	}
 }
