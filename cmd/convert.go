@@ -108,6 +108,13 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 		return err
 	}
 	defer job.src.Close()
+	// A calibration that does not fit would be killed after an hour; --memory says that one wants to try all the same.
+	if have, need := availableMemory(), job.plan.PeakMemory(1); o.Memory == 0 && have > 0 && need > have && job.plan.Recipe.Calibration != nil {
+		return &checkpoint.Error{
+			Kind: checkpoint.NoSpace, Got: ui.FormatSize(have) + " of free memory", Want: ui.FormatSize(need) + " for the calibration",
+			Hint: "use fewer --calibration-tokens, --effort fast or --calibration none, or set --memory to try all the same",
+		}
+	}
 	if !o.Quiet {
 		printWarnings(s.Err, job.plan.Warnings)
 	}
