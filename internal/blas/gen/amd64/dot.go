@@ -73,7 +73,7 @@ func dot(t elem, x ext, mr int, widen bool) {
 		var half [dotCols]reg.VecVirtual // XMM registers: the lanes folded to 16 bytes
 		for j, parts := range acc[i] {
 			sum := YMM()
-			if x.tag == avx512.tag {
+			if x.is512() {
 				upper := YMM()
 				VEXTRACTF64X4(Imm(1), parts[0], upper)
 				add(t, upper, parts[0].AsY(), sum)
@@ -82,7 +82,7 @@ func dot(t elem, x ext, mr int, widen bool) {
 			}
 			half[j] = XMM()
 			upper := XMM()
-			if x.tag == avx512.tag {
+			if x.is512() {
 				VEXTRACTF32X4(Imm(1), sum, upper)
 			} else {
 				VEXTRACTF128(Imm(1), sum, upper)

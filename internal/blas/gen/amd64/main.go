@@ -1,5 +1,7 @@
-// Command amd64 writes the AVX2 and AVX-512 kernels of package blas. Run it
-// through go generate in internal/blas.
+// Command amd64 writes the AVX2 and AVX-512 kernels of package blas or vec. Run
+// it through go generate in internal/blas and internal/vec.
+//
+//	amd64 -pkg blas|vec -out FILE.s -stubs FILE.go
 //
 // Every kernel is described once, over the element type and the vector
 // extension, and emitted for each combination:
@@ -7,10 +9,13 @@
 //	micro.go   tiles of C from packed panels (the inner loop of every product)
 //	dot.go     products with few rows, straight from unpacked rows
 //	pack.go    transposing, copying and widening into panels
+//	vec.go     package vec: the exponential and what else is elementwise
 package main
 
 import (
 	"fmt"
+	"os"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/reg"
@@ -43,6 +48,28 @@ var (
 
 func main() {
 	ConstraintExpr("!noasm")
+	switch pkg := packageFlag(); pkg {
+	case "blas":
+		blasKernels()
+	case "vec":
+		vecKernels()
+	default:
+		fmt.Fprintf(os.Stderr, "amd64: no kernels for package %q\n", pkg)
+		os.Exit(2)
+	}
+	Generate()
+}
+
+// packageFlag returns the value of avo's own -pkg flag, which avo parses only
+// when all functions are built.
+func packageFlag() string {
+	if i := slices.Index(os.Args, "-pkg"); i >= 0 && i+1 < len(os.Args) {
+		return os.Args[i+1]
+	}
+	return ""
+}
+
+func blasKernels() {
 	for _, t := range []elem{f32, f64} {
 		for nv := 1; nv <= 3; nv++ {
 			for _, mr := range []int{1, 2, 4} {
@@ -67,8 +94,7 @@ func main() {
 	transposeBF16x8()
 	copyRows()
 	widenRows()
-	addRowsF64()
-	Generate()
+	addScaledF64()
 }
 
 // text starts a function that neither lets its pointers escape nor needs stack.

@@ -143,7 +143,7 @@ func vectors(x ext, n int) []reg.VecVirtual {
 }
 
 func zero(x ext, r reg.VecVirtual) {
-	if x.tag == avx512.tag {
+	if x.is512() {
 		VPXORQ(r, r, r)
 	} else {
 		VXORPS(r, r, r)

@@ -240,7 +240,7 @@ func widenRows() {
 	})
 }
 
-func addRowsF64() {
+func addScaledF64() {
 	text("addScaledF64", "(blocks int, alpha float64, src *float32, dst *float64)",
 		"adds alpha*src to dst over 8*blocks elements, in float64.")
 	blocks := Load(Param("blocks"), GP64())

@@ -26,6 +26,10 @@ func fmul(double bool, d, n, m int) inst  { return three(0x6E20DC00, "FMUL", dou
 func fdiv(double bool, d, n, m int) inst  { return three(0x6E20FC00, "FDIV", double, d, n, m) }
 func faddp(double bool, d, n, m int) inst { return three(0x6E20D400, "FADDP", double, d, n, m) }
 
+func fmax(d, n, m int) inst  { return three(0x4E20F400, "FMAX", false, d, n, m) }
+func fmin(d, n, m int) inst  { return three(0x4EA0F400, "FMIN", false, d, n, m) }
+func fcmgt(d, n, m int) inst { return three(0x6EA0E400, "FCMGT", false, d, n, m) }
+
 // fmlaLane encodes FMLA by element: Vd += Vn * Vm[lane].
 func fmlaLane(double bool, d, n, m, lane int) inst {
 	code := uint32(0x4F801000) | uint32(m)<<16 | uint32(n)<<5 | uint32(d)
@@ -52,3 +56,11 @@ func shll2(d, n int) inst { return two(0x6E613800, "SHLL2 V%d.4S, V%d.8H, #16", 
 // fcvtl and fcvtl2 convert the lower and upper two floats of Vn to doubles.
 func fcvtl(d, n int) inst  { return two(0x0E617800, "FCVTL V%d.2D, V%d.2S", d, n) }
 func fcvtl2(d, n int) inst { return two(0x4E617800, "FCVTL2 V%d.2D, V%d.4S", d, n) }
+
+// sshr shifts four signed words right.
+func sshr(d, n, bits int) inst {
+	i := two(0x4F000400, "SSHR V%d.4S, V%d.4S", d, n)
+	i.code |= uint32(64-bits) << 16
+	i.text += fmt.Sprintf(", #%d", bits)
+	return i
+}

@@ -23,6 +23,8 @@ func main() {
 	switch *pkg {
 	case "blas":
 		blasKernels(f)
+	case "vec":
+		vecKernels(f)
 	default:
 		fmt.Fprintf(os.Stderr, "arm64: no kernels for package %q\n", *pkg)
 		os.Exit(2)
