@@ -311,23 +311,37 @@ func TestTruncateWarmStart(t *testing.T) {
 				t.Errorf("wide %v, Gram %v: Discarded differs by %g", wide, gram, d)
 			}
 		}
-		// A start that lacks what is wanted must not hide it.
-		other := NewMatrix(a.Cols, rank)
-		full, err := Exact(a, 400)
-		if err != nil {
-			t.Fatal(err)
-		}
-		other.copyFrom(full.V.Slice(0, a.Cols, 200, 200+rank))
-		var want float64
-		for _, v := range full.S[rank:] {
-			want += v * v
-		}
-		f, err := truncate(a, rank, true, Options{Start: other})
+	}
+}
+
+// A start that lies wholly in one of two uncoupled parts of the matrix must
+// not hide the other part.
+func TestTruncateMisleadingStart(t *testing.T) {
+	const n, rank = 220, 32
+	rng := testRNG()
+	part := withSpectrum(rng, n, n, spectrum("power 1", n))
+	a := NewMatrix(2*n, 2*n)
+	a.Slice(0, n, 0, n).copyFrom(part)
+	a.Slice(n, 2*n, n, 2*n).copyFrom(withSpectrum(rng, n, n, spectrum("power 0.5", n)))
+	lead, err := Exact(part, rank)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := NewMatrix(2*n, rank)
+	start.Slice(0, n, 0, rank).copyFrom(lead.V)
+	values := slices.Concat(spectrum("power 1", n), spectrum("power 0.5", n))
+	slices.SortFunc(values, descending)
+	var want float64
+	for _, v := range values[rank:] {
+		want += v * v
+	}
+	for _, gram := range []bool{true, false} {
+		f, err := truncate(a, rank, gram, Options{Start: start})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if f.Discarded > (1+2e-4)*want {
-			t.Errorf("wide %v: misled by the start: Discarded %g, optimum %g", wide, f.Discarded, want)
+			t.Errorf("Gram %v: Discarded %g, optimum %g", gram, f.Discarded, want)
 		}
 	}
 }
