@@ -123,6 +123,97 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A unit may name tensors of the process before.
+func TestMarkRecovered(t *testing.T) {
+	s := newScenario(t)
+	out := filepath.Join(t.TempDir(), "out")
+	s.interrupt(t, out, 0)
+	for round := range 2 {
+		w, err := Create(out, s.layout, WriterOptions{Identity: "one", Resume: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := w.Done("again"); ok != (round == 1) {
+			t.Errorf("round %d: unit done: %v", round, ok)
+		}
+		if round == 0 {
+			if err := w.MarkDone("again", nil, s.units[0]...); err != nil {
+				t.Fatal(err)
+			}
+			wantText(t, w.MarkDone("other", nil, s.units[1]...), "not written")
+		}
+		if err := w.Abort(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What an unfinished output has on disk already is not asked for again.
+func TestSpaceNeeded(t *testing.T) {
+	layout, err := PlanLayout([]Spec{{"a", F32, []int{1 << 20}}, {"b", F32, []int{1 << 20}}}, 1<<22)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	fresh := &Writer{paths: pathsFor(out), layout: layout, opts: WriterOptions{Extra: 1000}}
+	if got, want := fresh.spaceNeeded(), layout.TotalBytes+1000; got != want {
+		t.Errorf("%d bytes needed, want %d", got, want)
+	}
+	w, err := Create(out, layout, fresh.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort(false)
+	if err := w.WriteTensor("a", make([]float32, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.MarkDone("a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, most := fresh.spaceNeeded(), layout.TotalBytes+1000-1<<22; got > most || got < 0 {
+		t.Errorf("%d bytes needed with one of two tensors on disk, want at most %d", got, most)
+	}
+}
+
+// A Create that fails half way leaves what it found, and the lock to others.
+func TestCreateFails(t *testing.T) {
+	s := newScenario(t)
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	defer func() { crashPoint = func(string) {} }()
+	crashPoint = func(point string) {
+		if point == "staging" {
+			if err := os.Mkdir(filepath.Join(out+".partial", s.layout.Shards[1].File), 0o755); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := Create(out, s.layout, WriterOptions{Identity: "one"}); err == nil {
+		t.Fatal("a folder in the place of a shard")
+	}
+	if got := listing(t, dir); len(got) != 0 {
+		t.Fatalf("left behind: %v", got)
+	}
+	crashPoint = func(string) {}
+	s.interrupt(t, out, 0)
+	shard := filepath.Join(out+".partial", s.layout.Shards[2].File)
+	if err := os.Remove(shard); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(shard, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(out, s.layout, WriterOptions{Identity: "one", Resume: true}); err == nil {
+		t.Fatal("a folder in the place of a shard")
+	}
+	if err := os.Remove(shard); err != nil {
+		t.Fatal(err)
+	}
+	if did := s.resume(t, out); !slices.Equal(did, []string{"unit 2", "unit 1"}) {
+		t.Errorf("did %v", did)
+	}
+}
+
 func flipByte(t *testing.T, path string, at int64) {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -175,13 +175,18 @@ func (w *Writer) checkStaging(known bool) error {
 }
 
 func (w *Writer) checkSpace() error {
+	return checkSpace(filepath.Dir(w.out), w.out, w.spaceNeeded())
+}
+
+// spaceNeeded is what the output still takes on the disk: all of it, less what a staging folder has already.
+func (w *Writer) spaceNeeded() int64 {
 	need := w.layout.TotalBytes + w.opts.Extra
 	for i := range w.layout.Shards {
-		if info, err := os.Stat(w.shardPath(i)); err == nil {
+		if info, err := os.Lstat(w.shardPath(i)); err == nil && info.Mode().IsRegular() {
 			need -= min(allocated(info), w.layout.Shards[i].Size)
 		}
 	}
-	return checkSpace(filepath.Dir(w.out), w.out, need)
+	return need
 }
 
 // digest stands for every byte of the output that the layout determines.
