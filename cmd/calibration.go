@@ -1,15 +1,11 @@
 package cmd
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +14,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/report"
+	"github.com/mlaconvert/mlaconvert/internal/tokens"
 )
 
 // calibrationOptions are the flags of a calibrated conversion.
@@ -81,7 +78,7 @@ func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([
 // read reads a calibration file in windows.
 func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]int, error) {
 	v := verifyOptions{Context: window, MaxTokens: o.Tokens}
-	ids, err := holdsIDs(o.Source)
+	ids, err := tokens.AreIDs(o.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -109,31 +106,4 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), total), "at least two, one of which is held out")
 	}
 	return sequences, nil
-}
-
-// holdsIDs says whether a calibration file holds token ids: NumPy's arrays do, and JSON lines whose first line is a list.
-func holdsIDs(path string) (bool, error) {
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".npy":
-		return true, nil
-	case ".jsonl", ".ndjson":
-	default:
-		return false, nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false, &checkpoint.Error{Kind: checkpoint.BadSource, File: path, Got: "no file that can be read", Want: "calibration tokens", Err: err}
-	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	for {
-		b, err := r.Peek(1)
-		if err != nil {
-			return false, nil // empty: the reader of text says so
-		}
-		if !bytes.ContainsAny(b, " \t\r\n") {
-			return b[0] == '[', nil
-		}
-		r.ReadByte()
-	}
 }
