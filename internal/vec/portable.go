@@ -9,12 +9,23 @@ import (
 // computes. An explicit conversion of a product keeps the compiler from fusing
 // it where the assembly does not.
 
-// fma returns x*y + z rounded once. The product is exact in float64; the sum is
-// rounded to odd there, so that the second rounding is that of the exact value
-// (Boldo and Melquiond 2008, theorem 2).
+// fma returns x*y + z rounded once. The product is exact in float64. Rounding the
+// sum there first does harm only if that makes it the midpoint of two float32,
+// and is then mended.
 func fma(x, y, z float32) float32 {
 	p, c := float64(x)*float64(y), float64(z)
 	s := p + c
+	const half, normal = 1 << 28, 0x1p-126 // of the 29 bits that float32 lacks
+	if math.Float64bits(s)&(2*half-1) != half && math.Abs(s) >= normal {
+		return float32(s)
+	}
+	return fmaToOdd(p, c, s)
+}
+
+// fmaToOdd returns p + c, of which s is the rounded sum, rounded to float32. It
+// first rounds to odd, which does not disturb the second rounding (Boldo and
+// Melquiond 2008, theorem 2).
+func fmaToOdd(p, c, s float64) float32 {
 	// What the sum lost (Knuth, TwoSum).
 	t := s - p
 	lost := (p - (s - t)) + (c - t)
