@@ -154,6 +154,7 @@ func TestCalibratedRunResumes(t *testing.T) {
 	s.Layers = 2
 	src := open(t, testmodel.New(s))
 	r := recipe(12, 4, DTypeKeep) // two slots for four rotary pairs, so that there is a base to choose
+	r.Context = 128
 	r.Method = Calibrated
 	r.Calibration = &Calibration{Source: CalibrationSelf, Tokens: 256, Window: 32, Effort: calibrate.Fast, Seed: 3}
 	dir := t.TempDir()
