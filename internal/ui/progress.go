@@ -76,6 +76,7 @@ func (p *Progress) Phase(name string, total int64, unit Unit) {
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionClearOnFinish(),
 	)
+	_ = p.bar.RenderBlank() // at once: the first step of a phase may take minutes
 }
 
 // Done says how much of the phase is done. It never goes back.

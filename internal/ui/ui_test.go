@@ -85,7 +85,7 @@ func TestBar(t *testing.T) {
 	p.Phase("converting", 100, "layers")
 	var wg sync.WaitGroup
 	for i := range int64(100) {
-		wg.Go(func() { p.Done(i + 1) })
+		wg.Go(func() { p.Done(100 - i) })
 	}
 	wg.Wait()
 	p.Note("a note")
