@@ -43,6 +43,15 @@ func newAdam(a *model.MLA, g *model.MLAGradient) *adam {
 	return o
 }
 
+// reset forgets the gradients seen so far.
+func (o *adam) reset() {
+	o.steps = 0
+	for i := range o.tensors {
+		clear(o.tensors[i].first)
+		clear(o.tensors[i].second)
+	}
+}
+
 // spread is the standard deviation of the values.
 func spread(values []float32) float64 {
 	var sum, squares float64

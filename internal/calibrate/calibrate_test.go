@@ -395,6 +395,28 @@ func TestDistillGradient(t *testing.T) {
 	}
 }
 
+// TestDistillSlowsDown: at a rate far too high the steps are taken back until the rate serves, and the result is never
+// worse than the start.
+func TestDistillSlowsDown(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	sequences := randomSequences(16, 40, net.Vocab)
+	divergence := func(d Distill) (kl float64) {
+		o.Distill = d
+		o.Progress = func(s Step) {
+			if s.Name == "held-out" && (s.Done == 0 || s.Figure < kl) {
+				kl = s.Figure
+			}
+		}
+		calibrated(t, net, 2, sequences, o)
+		return kl
+	}
+	start := divergence(Distill{Steps: 1, Sequences: 2, Rate: 1e-9})
+	if got := divergence(Distill{Steps: 8 * checkEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
+		t.Errorf("divergence %g, %g before", got, start)
+	}
+}
+
 func TestRefusesTooFewSequences(t *testing.T) {
 	net, a := network(t, nil)
 	if _, _, err := Run(context.Background(), blas.New(1), net, randomSequences(4, 20, net.Vocab), testOptions(a)); err == nil {

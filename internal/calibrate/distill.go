@@ -12,8 +12,8 @@ import (
 
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
-// weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last
-// layer, is used.
+// weights move. Where the held-out divergence does not fall the steps are taken back and the rate is lowered; the state
+// with the least divergence stays. Of both streams only the source's, behind the last layer, is used.
 func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold *streams, o Options) error {
 	t := &distiller{engine: e, net: net, layers: layers}
 	for _, a := range layers {
@@ -43,6 +43,7 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 	random := rand.New(rand.NewPCG(o.Seed, 1<<33))
 	var order []int
 	d := o.Distill
+	rate := d.Rate
 	for step := range d.Steps {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -60,7 +61,7 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 			return err
 		}
 		for _, opt := range t.optimizers {
-			opt.step(e, d.Rate*schedule(step, d.Steps))
+			opt.step(e, rate*schedule(step, d.Steps))
 		}
 		tell("distill", step+1, loss)
 		if (step+1)%checkEvery == 0 || step == d.Steps-1 {
@@ -71,6 +72,13 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 			tell("held-out", step+1, kl)
 			if kl < best {
 				best, kept = kl, cloneAll(layers)
+				continue
+			}
+			// Too fast for this model (what serves a small one makes a real one worse): back to the best state, slower.
+			rate /= 3
+			for i, a := range layers {
+				a.CopyWeights(kept[i])
+				t.optimizers[i].reset()
 			}
 		}
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // checkEvery is how many steps lie between two looks at the held-out tokens.
-const checkEvery = 40
+const checkEvery = 20
 
 // polish improves all weights of a layer by gradient descent on the weighted squared error against the target, and
 // returns the state with the least held-out error that was seen.

@@ -80,6 +80,15 @@ func (a *MLA) ToAttention() *mla.Attention {
 	return m
 }
 
+// CopyWeights sets the float32 weights of a to those of b, which has the same shape.
+func (a *MLA) CopyWeights(b *MLA) {
+	copy(a.Q.F32, b.Q.F32)
+	copy(a.KVDown.F32, b.KVDown.F32)
+	copy(a.KVUp.F32, b.KVUp.F32)
+	copy(a.O.F32, b.O.F32)
+	copy(a.OBias, b.OBias)
+}
+
 // Clone returns a copy whose weights can be changed.
 func (a *MLA) Clone() *MLA {
 	c := *a
