@@ -38,7 +38,7 @@ func resident(t *testing.T, path string) int64 {
 
 // Reading maps pages, which count as resident; Release must give them back, and what streams must not gather them.
 func TestResidentMemory(t *testing.T) {
-	const n = 128 << 20
+	const n = 48 << 20
 	const pad = 40 << 10 // puts the chunks across the blocks of pages that Linux maps at one fault
 	header := fmt.Sprintf(`{"pad":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]},"w":{"dtype":"BF16","shape":[%d],"data_offsets":[%d,%d]}}`, pad, pad, n/2, pad, pad+n)
 	dir := folder(t, map[string]string{"config.json": "{}", "model.safetensors": string(rawFile(header, 0))})
@@ -112,7 +112,7 @@ func TestResidentMemory(t *testing.T) {
 
 // A fault maps more than its page, across the ends of tensors; releasing one tensor after another must leave none of it.
 func TestReleaseNeighbours(t *testing.T) {
-	const size, count = 700 << 10, 160
+	const size, count = 700 << 10, 80
 	var parts []string
 	for i := range count {
 		parts = append(parts, fmt.Sprintf(`"t%03d":{"dtype":"BF16","shape":[%d],"data_offsets":[%d,%d]}`, i, size/2, i*size, (i+1)*size))
@@ -153,9 +153,9 @@ func TestReleaseNeighbours(t *testing.T) {
 			t.Fatal("other values after Release")
 		}
 		w.Release()
-		if got := resident(t, path); got > 1<<20 {
-			t.Fatalf("%d bytes stay mapped after reading and releasing up to %s", got, name)
-		}
+	}
+	if got := resident(t, path); got > 1<<20 {
+		t.Errorf("%d bytes stay mapped after reading and releasing one tensor after another", got)
 	}
 }
 
