@@ -29,14 +29,18 @@ const (
 	statisticsTokens = 12288
 )
 
+// correctionRate is the learning rate of the correction of all layers, as a share of each tensor's spread. On
+// SmolLM2-135M 40 steps of 1,024 tokens at 3e-4 took the perplexity from 36.7 to 34.4, at 2e-3 they made it worse.
+const correctionRate = 3e-4
+
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
 	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
 	switch effort {
 	case Balanced:
-		o.Distill = Distill{Steps: 120, Sequences: 4, Rate: 1e-3}
+		o.Distill = Distill{Steps: 120, Sequences: 4, Rate: correctionRate}
 	case Best:
-		o.Distill = Distill{Steps: 480, Sequences: 4, Rate: 1e-3}
+		o.Distill = Distill{Steps: 480, Sequences: 4, Rate: correctionRate}
 	}
 	return o
 }
