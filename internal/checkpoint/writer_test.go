@@ -431,7 +431,7 @@ func TestCreateRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	petabyte, err := PlanLayout([]Spec{{"a", F32, []int{1 << 48}}}, 0)
+	petabyte, err := PlanLayout([]Spec{{"a", F32, []int{1 << 24, 1 << 24}}}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -677,7 +677,7 @@ func TestParents(t *testing.T) {
 	if got := listing(t, dir); len(got) != 0 {
 		t.Errorf("left behind: %v", got)
 	}
-	petabyte, err := PlanLayout([]Spec{{"a", F32, []int{1 << 48}}}, 0)
+	petabyte, err := PlanLayout([]Spec{{"a", F32, []int{1 << 24, 1 << 24}}}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
