@@ -20,8 +20,10 @@ TEXT ·microF32AVX2x1x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPS      (DX), Y1
 	VBROADCASTSS (CX), Y2
@@ -97,8 +99,10 @@ TEXT ·microF32AVX2x2x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y2
 	VBROADCASTSS (CX), Y3
@@ -197,8 +201,10 @@ TEXT ·microF32AVX2x4x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y4
 	VBROADCASTSS (CX), Y5
@@ -322,8 +328,10 @@ TEXT ·microF32AVX512x1x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (CX), Z2
@@ -399,8 +407,10 @@ TEXT ·microF32AVX512x2x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (CX), Z3
@@ -499,8 +509,10 @@ TEXT ·microF32AVX512x4x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (CX), Z5
@@ -645,8 +657,11 @@ TEXT ·microF32AVX512x8x1(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Z8
 	VBROADCASTSS (CX), Z9
@@ -839,8 +854,10 @@ TEXT ·microF32AVX2x1x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPS      (DX), Y2
 	VMOVUPS      32(DX), Y3
@@ -933,8 +950,10 @@ TEXT ·microF32AVX2x2x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
@@ -1062,8 +1081,10 @@ TEXT ·microF32AVX2x4x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y8
 	VMOVUPS      32(DX), Y9
@@ -1234,8 +1255,10 @@ TEXT ·microF32AVX512x1x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	VMOVUPS      (DX), Z2
@@ -1335,8 +1358,10 @@ TEXT ·microF32AVX512x2x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPS      (DX), Z4
@@ -1473,8 +1498,10 @@ TEXT ·microF32AVX512x4x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPS      (DX), Z8
@@ -1685,8 +1712,11 @@ TEXT ·microF32AVX512x8x2(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPS      (DX), Z16
@@ -1971,8 +2001,10 @@ TEXT ·microF32AVX2x1x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	VMOVUPS      (DX), Y3
@@ -2089,8 +2121,10 @@ TEXT ·microF32AVX2x2x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPS      (DX), Y6
@@ -2256,8 +2290,10 @@ TEXT ·microF32AVX2x4x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPS      (DX), Y12
@@ -2480,8 +2516,10 @@ TEXT ·microF32AVX512x1x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000004, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	PREFETCHT0   128(DX)(DI*1)
@@ -2605,8 +2643,10 @@ TEXT ·microF32AVX512x2x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)
@@ -2781,8 +2821,10 @@ TEXT ·microF32AVX512x4x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)
@@ -3059,8 +3101,11 @@ TEXT ·microF32AVX512x8x3(SB), NOSPLIT, $0-56
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)
@@ -3817,8 +3862,10 @@ TEXT ·microF64AVX2x1x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPD      (DX), Y1
 	VBROADCASTSD (CX), Y2
@@ -3894,8 +3941,10 @@ TEXT ·microF64AVX2x2x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y2
 	VBROADCASTSD (CX), Y3
@@ -3994,8 +4043,11 @@ TEXT ·microF64AVX2x4x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y4
 	VBROADCASTSD (CX), Y5
@@ -4119,8 +4171,10 @@ TEXT ·microF64AVX512x1x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPD      (DX), Z1
 	VBROADCASTSD (CX), Z2
@@ -4196,8 +4250,10 @@ TEXT ·microF64AVX512x2x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Z2
 	VBROADCASTSD (CX), Z3
@@ -4296,8 +4352,11 @@ TEXT ·microF64AVX512x4x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Z4
 	VBROADCASTSD (CX), Z5
@@ -4442,8 +4501,13 @@ TEXT ·microF64AVX512x8x1(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000040, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
+	PREFETCHT1   128(CX)(R10*1)
+	PREFETCHT1   192(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Z8
 	VBROADCASTSD (CX), Z9
@@ -4636,8 +4700,10 @@ TEXT ·microF64AVX2x1x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	VMOVUPD      (DX), Y2
 	VMOVUPD      32(DX), Y3
@@ -4730,8 +4796,10 @@ TEXT ·microF64AVX2x2x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y4
 	VMOVUPD      32(DX), Y5
@@ -4859,8 +4927,11 @@ TEXT ·microF64AVX2x4x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y8
 	VMOVUPD      32(DX), Y9
@@ -5031,8 +5102,10 @@ TEXT ·microF64AVX512x1x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	VMOVUPD      (DX), Z2
@@ -5132,8 +5205,10 @@ TEXT ·microF64AVX512x2x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPD      (DX), Z4
@@ -5270,8 +5345,11 @@ TEXT ·microF64AVX512x4x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPD      (DX), Z8
@@ -5482,8 +5560,13 @@ TEXT ·microF64AVX512x8x2(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000040, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
+	PREFETCHT1   128(CX)(R10*1)
+	PREFETCHT1   192(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPD      (DX), Z16
@@ -5768,8 +5851,10 @@ TEXT ·microF64AVX2x1x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	VMOVUPD      (DX), Y3
@@ -5886,8 +5971,10 @@ TEXT ·microF64AVX2x2x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPD      (DX), Y6
@@ -6053,8 +6140,11 @@ TEXT ·microF64AVX2x4x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	VMOVUPD      (DX), Y12
@@ -6277,8 +6367,10 @@ TEXT ·microF64AVX512x1x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R8
 	SHRQ       $0x02, R8
 	JZ         tail
+	IMUL3Q     $0x00000008, AX, R9
 
 loop:
+	PREFETCHT1   (CX)(R9*1)
 	PREFETCHT0   (DX)(DI*1)
 	PREFETCHT0   64(DX)(DI*1)
 	PREFETCHT0   128(DX)(DI*1)
@@ -6402,8 +6494,10 @@ TEXT ·microF64AVX512x2x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000010, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)
@@ -6578,8 +6672,11 @@ TEXT ·microF64AVX512x4x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000020, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)
@@ -6856,8 +6953,13 @@ TEXT ·microF64AVX512x8x3(SB), NOSPLIT, $0-64
 	MOVQ       AX, R9
 	SHRQ       $0x02, R9
 	JZ         tail
+	IMUL3Q     $0x00000040, AX, R10
 
 loop:
+	PREFETCHT1   (CX)(R10*1)
+	PREFETCHT1   64(CX)(R10*1)
+	PREFETCHT1   128(CX)(R10*1)
+	PREFETCHT1   192(CX)(R10*1)
 	PREFETCHT0   (DX)(R8*1)
 	PREFETCHT0   64(DX)(R8*1)
 	PREFETCHT0   128(DX)(R8*1)

@@ -76,7 +76,14 @@ func micro(t elem, x ext, mr, nv int) {
 	MOVQ(k, turns)
 	SHRQ(Imm(2), turns)
 	JZ(LabelRef("tail"))
+	// The next panel of A comes from the third-level cache: move it up while this
+	// one is used.
+	nextPanel := GP64()
+	IMUL3Q(U32(uint32(mr*t.size)), k, nextPanel)
 	Label("loop")
+	for off := 0; off < unroll*mr*t.size; off += 64 {
+		PREFETCHT1(Mem{Base: a, Index: nextPanel, Scale: 1, Disp: off})
+	}
 	for u := range unroll {
 		step(u)
 	}

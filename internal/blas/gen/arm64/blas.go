@@ -43,7 +43,7 @@ func micro(f *file, t elem, mr, nv int) {
 	fn := f.text(fmt.Sprintf("micro%sNEONx%dx%d", t.tag, mr, nv),
 		fmt.Sprintf("k int, a *%[1]s, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha %[1]s, beta %[1]s", t.goType), "",
 		fmt.Sprintf("computes C = alpha*A*B + beta*C for a tile of %d rows and %d columns. A is packed, %d elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.", mr, nv*t.lanes, mr))
-	const k, a, b, bStride, c, cStride, turns, row = 0, 1, 2, 3, 4, 5, 6, 7
+	const k, a, b, bStride, c, cStride, turns, row, nextPanel = 0, 1, 2, 3, 4, 5, 6, 7, 8
 	for reg, name := range []string{"k", "a", "b", "bStride", "c", "cStride"} {
 		fn.load(name, reg)
 	}
@@ -79,7 +79,15 @@ func micro(f *file, t elem, mr, nv int) {
 	}
 	fn.op("LSR $2, R%d, R%d", k, turns)
 	fn.op("CBZ R%d, tail", turns)
+	// The next panel of A comes from a distant cache: move it up while this one is
+	// used.
+	fn.op("MOVD $%d, R%d", mr*t.size, nextPanel)
+	fn.op("MADD R%d, R%d, R%d, R%d", nextPanel, a, k, nextPanel)
 	fn.label("loop")
+	for off := 0; off < unroll*mr*t.size; off += 64 {
+		fn.op("PRFM %d(R%d), PLDL2KEEP", off, nextPanel)
+	}
+	fn.op("ADD $%d, R%d", unroll*mr*t.size, nextPanel)
 	for range unroll {
 		step()
 	}
