@@ -3,6 +3,7 @@ package blas
 import (
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestFor(t *testing.T) {
@@ -47,6 +48,25 @@ func TestForPanic(t *testing.T) {
 	}
 }
 
+// TestForPanicStops checks that a panic keeps the other goroutines from running
+// through all indices.
+func TestForPanicStops(t *testing.T) {
+	const n = 1 << 15
+	var calls atomic.Int32
+	func() {
+		defer func() { _ = recover() }()
+		New(4).For(n, func(i int) {
+			if calls.Add(1); i == 7 {
+				panic("seven")
+			}
+			time.Sleep(100 * time.Microsecond)
+		})
+	}()
+	if calls.Load() == n {
+		t.Fatal("all indices were handed out after the panic")
+	}
+}
+
 func TestPoolBounds(t *testing.T) {
 	var p pool[float32]
 	var all []*scratch[float32]
@@ -63,5 +83,28 @@ func TestPoolBounds(t *testing.T) {
 	}
 	if got := p.get(1 << 20); p.kept > poolBytes-4<<20 || len(got.data) < 1<<20 {
 		t.Fatalf("pool handed out %d elements and keeps %d bytes", len(got.data), p.kept)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for _, lanes := range []int{2, 4, 8, 16} {
+		for vectors := 1; vectors <= 3; vectors++ {
+			for n := 1; n < 300; n++ {
+				p := split(n, lanes, vectors)
+				for j := range p.count {
+					if w := p.start(j+1) - p.start(j); w < lanes || w > lanes*vectors || w%lanes != 0 {
+						t.Fatalf("split(%d, %d, %d): panel %d is %d wide", n, lanes, vectors, j, w)
+					}
+					for i := p.start(j); i < min(n, p.start(j+1)); i++ {
+						if p.at(i) != j {
+							t.Fatalf("split(%d, %d, %d): column %d is in panel %d, not %d", n, lanes, vectors, i, j, p.at(i))
+						}
+					}
+				}
+				if p.start(0) != 0 || p.start(p.count) != roundUp(n, lanes) {
+					t.Fatalf("split(%d, %d, %d) covers %d to %d", n, lanes, vectors, p.start(0), p.start(p.count))
+				}
+			}
+		}
 	}
 }

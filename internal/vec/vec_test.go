@@ -243,6 +243,34 @@ func TestFMA(t *testing.T) {
 	}
 }
 
+// TestFMATies has sums that lie so close to the midpoint of two float32 that
+// rounding to float64 first makes them the midpoint.
+func TestFMATies(t *testing.T) {
+	rng := rand.New(rand.NewPCG(15, 16))
+	below := [2]float32{0.5 * (1 + 0x1p-23), 1 - 0x1p-23}           // product 1/2 - 2^-47
+	above := [2]float32{0.5 * (1 + 0x1p-12), 1 - 0x1p-12 + 0x1p-24} // product 1/2 + 2^-37
+	for range 1000 {
+		z := float32(1<<23 + rng.IntN(1<<23)) // odd and even, one apart
+		for _, sign := range []float32{1, -1} {
+			for _, signZ := range []float32{1, -1} {
+				for _, f := range [][2]float32{below, above} {
+					for _, scale := range []float32{1, 0x1p-60} {
+						x, y, z := sign*f[0]*scale*scale, f[1], signZ*z*scale*scale
+						p := new(big.Float).SetPrec(2000).SetFloat64(float64(x))
+						p.Mul(p, big.NewFloat(float64(y)))
+						p.Add(p, big.NewFloat(float64(z)))
+						if got, want := fma(x, y, z), float32Of(p); got != want {
+							t.Fatalf("fma(%v, %v, %v) = %v, want %v", x, y, z, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func float32Of(f *big.Float) float32 { v, _ := f.Float32(); return v }
+
 func TestExpSum(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(7, 8))
