@@ -23,62 +23,26 @@ func eigSymTop(e *blas.Engine, c Matrix, want int) (*Eigen, error) {
 	if n == 0 {
 		return &Eigen{Vectors: NewMatrix(0, 0), Converged: true}, nil
 	}
-	t, unit, err := tridiagonalise(e, c)
+	t, err := tridiagonalise(e, c)
 	if err != nil {
 		return nil, err
 	}
-	values, zt, err := tridiagonalEigen(e, t.d, slices.Clone(t.e), want)
+	values, zt, err := t.top(e, want)
 	if err != nil {
-		return nil, fmt.Errorf("%w of order %d", err, n)
+		return nil, err
 	}
-	t.applyQ(e, zt)
 	positiveRows(zt)
-
-	out := &Eigen{
-		Values: values[n-want:], Vectors: NewMatrix(n, want), Trace: trace(c), Converged: true,
-		lowest: values[0] * unit,
-	}
-	slices.Reverse(out.Values)
-	scale(unit, out.Values)
-	reverseRows(zt)
-	transposeInto(out.Vectors, zt)
-	return out, nil
+	return &Eigen{
+		Values: values, Vectors: zt.T(), Trace: trace(c), Converged: true, lowest: t.lowest,
+	}, nil
 }
 
-// eigenvalues returns all eigenvalues of c, descending, by the root-free QL
-// method on its tridiagonal form.
-func eigenvalues(e *blas.Engine, c Matrix) ([]float64, error) {
-	c.checkSquare()
-	if c.Rows == 0 {
-		return nil, nil
-	}
-	t, unit, err := tridiagonalise(e, c)
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range [][]float64{t.d, t.e} {
-		for i, v := range x {
-			// Beside a norm of one these are zeros, and gonum 0.17's Dsterf panics
-			// on a block that it has to scale up.
-			if math.Abs(v) < 1e-100 {
-				x[i] = 0
-			}
-		}
-	}
-	if ok := (lapackgonum.Implementation{}).Dsterf(c.Rows, t.d, t.e); !ok {
-		return nil, fmt.Errorf("%w: eigenvalues of order %d", ErrNoConvergence, c.Rows)
-	}
-	slices.Reverse(t.d)
-	scale(unit, t.d)
-	return t.d, nil
-}
-
-// tridiagonalise reduces a copy of the lower triangle of c, scaled by a power of
-// two to elements below one. T times unit is similar to c.
-func tridiagonalise(e *blas.Engine, c Matrix) (t *tridiagonal, unit float64, err error) {
+// tridiagonalise reduces a copy of the lower triangle of c, scaled by a power
+// of two to elements below one.
+func tridiagonalise(e *blas.Engine, c Matrix) (*tridiagonal, error) {
 	big, err := c.lowerMaxAbs()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	inv, unit := powerOfTwoScale(big)
 	n := c.Rows
@@ -91,7 +55,45 @@ func tridiagonalise(e *blas.Engine, c Matrix) (t *tridiagonal, unit float64, err
 	for i := range n {
 		scale(inv, a.Row(i)[i:])
 	}
-	return reduceTridiagonal(e, a), unit, nil
+	t := reduceTridiagonal(e, a)
+	t.unit = unit
+	return t, nil
+}
+
+// top returns the want largest eigenvalues of C, descending, and in rows
+// their vectors, and notes the smallest.
+func (t *tridiagonal) top(e *blas.Engine, want int) ([]float64, Matrix, error) {
+	n := len(t.d)
+	values, zt, err := tridiagonalEigen(e, slices.Clone(t.d), slices.Clone(t.e), want)
+	if err != nil {
+		return nil, Matrix{}, fmt.Errorf("%w of order %d", err, n)
+	}
+	t.applyQ(e, zt)
+	reverseRows(zt)
+	scale(t.unit, values)
+	t.lowest = values[0]
+	slices.Reverse(values)
+	return values[:want], zt, nil
+}
+
+// values returns all eigenvalues of C, descending, by the root-free QL method.
+func (t *tridiagonal) values() ([]float64, error) {
+	d, off := slices.Clone(t.d), slices.Clone(t.e)
+	for _, x := range [][]float64{d, off} {
+		for i, v := range x {
+			// Beside a norm of one these are zeros, and gonum 0.17's Dsterf panics
+			// on a block that it has to scale up.
+			if math.Abs(v) < 1e-100 {
+				x[i] = 0
+			}
+		}
+	}
+	if ok := (lapackgonum.Implementation{}).Dsterf(len(d), d, off); !ok {
+		return nil, fmt.Errorf("%w: eigenvalues of order %d", ErrNoConvergence, len(d))
+	}
+	slices.Reverse(d)
+	scale(t.unit, d)
+	return d, nil
 }
 
 func reverseRows(a Matrix) {

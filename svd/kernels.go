@@ -150,3 +150,11 @@ func positiveRow(row []float64) bool {
 	}
 	return big < 0
 }
+
+func sum(x []float64) float64 {
+	var s float64
+	for _, v := range x {
+		s += v
+	}
+	return s
+}

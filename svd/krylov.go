@@ -37,9 +37,8 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 	if err := s.start(opt.Start); err != nil {
 		return nil, err
 	}
-	checkEvery := max(width, k/4)
-	nextCheck := min(capacity, k+k/4)
-	var history []float64 // captured energy at the checks
+	watch := &convergence{total: g.trace, tol: opt.Tol, longest: max(width, k/4)}
+	nextCheck := min(capacity, k+k/2)
 	out := &leadingSpace{total: g.trace}
 	for {
 		full, err := s.step()
@@ -47,67 +46,95 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 			return nil, err
 		}
 		out.blocks++
-		if s.size < nextCheck && !full && out.blocks < opt.MaxIterations {
+		last := out.blocks >= opt.MaxIterations && s.size >= k
+		if s.size < nextCheck && !full && !last {
 			continue
 		}
-		nextCheck = s.size + checkEvery
-		values, err := eigenvalues(e, s.t.Slice(0, s.size, 0, s.size))
+		t, err := tridiagonalise(e, s.t.Slice(0, s.size, 0, s.size))
+		if err != nil {
+			return nil, err
+		}
+		values, err := t.values()
 		if err != nil {
 			return nil, err
 		}
 		if low := values[len(values)-1]; low < -notPositive*math.Abs(values[0]) {
 			return nil, notPositiveError(low, values[0])
 		}
-		var captured float64
-		for _, v := range values[:min(k, len(values))] {
-			captured += v
-		}
-		history = append(history, captured)
-		if s.size >= k && settled(history, g.trace, opt.Tol) || s.size == n {
+		more := watch.add(s.size, sum(values[:min(k, s.size)]))
+		if s.size >= k && more == 0 || s.size == n {
 			out.converged = true
-			break
 		}
-		if out.blocks >= opt.MaxIterations && s.size >= k {
-			break
+		if out.converged || last {
+			return out, s.finish(t, out)
 		}
 		if full {
-			if err := s.restart(); err != nil {
+			if err := s.restart(t); err != nil {
 				return nil, err
 			}
-			nextCheck = s.size + checkEvery
+			watch.forget(s.size)
 		}
+		nextCheck = s.size + more
 	}
-	if err := s.finish(out); err != nil {
-		return nil, err
-	}
-	return out, nil
 }
 
-// settled reports whether the captured energy has stopped changing: the
-// differences between checks fall about geometrically or faster, so the last one
-// times ratio / (1 - ratio) bounds what is still to come.
-func settled(history []float64, total, tol float64) bool {
-	n := len(history)
-	discarded := total - history[n-1]
-	if discarded <= 1e-14*total {
-		return true
+// convergence watches the energy that a growing space captures.
+type convergence struct {
+	total, tol float64
+	longest    int // size to grow by where nothing better is known
+	checks     []check
+}
+
+type check struct {
+	size     int
+	captured float64
+}
+
+// add records a check and returns by how much the space should grow before
+// the next one, or 0 if the energy still to come is below tol times the
+// discarded energy. That is estimated from the last three checks: what is to come falls off
+// exponentially with the size, or faster.
+func (c *convergence) add(size int, captured float64) (more int) {
+	c.checks = append(c.checks, check{size, captured})
+	n := len(c.checks)
+	discarded := c.total - captured
+	if discarded <= 1e-14*c.total {
+		return 0
 	}
 	if n < 2 {
-		return false
+		return c.longest
 	}
-	gain := history[n-1] - history[n-2]
-	if gain <= 0.1*tol*discarded {
-		return true
+	rate := c.rate(n - 1)
+	if rate*float64(c.longest) <= 0.1*c.tol*discarded {
+		return 0
 	}
 	if n < 3 {
-		return false
+		return c.longest
 	}
-	before := history[n-2] - history[n-3]
-	if gain >= before {
-		return false
+	before := c.rate(n - 2)
+	if rate >= before {
+		return c.longest
 	}
-	ratio := gain / before
-	return gain*ratio/(1-ratio) <= tol*discarded
+	// The rate at the middle of each interval gives the decay, and with it the
+	// rate at the end and its integral.
+	decay := math.Log(before/rate) / (float64(size-c.checks[n-3].size) / 2)
+	coming := rate * math.Exp(-decay*float64(size-c.checks[n-2].size)/2) / decay
+	if coming <= c.tol*discarded {
+		return 0
+	}
+	return min(c.longest, 1+int(math.Log(coming/(c.tol*discarded))/decay))
+}
+
+// rate is the energy gained for each vector between check i-1 and check i.
+func (c *convergence) rate(i int) float64 {
+	a, b := c.checks[i-1], c.checks[i]
+	return max(0, b.captured-a.captured) / float64(b.size-a.size)
+}
+
+// forget starts again from a space compressed to the given size, which has
+// captured what it had before.
+func (c *convergence) forget(size int) {
+	c.checks = []check{{size, c.checks[len(c.checks)-1].captured}}
 }
 
 // krylov is the state of blockKrylov: an orthonormal basis in rows, the
@@ -192,38 +219,38 @@ func (s *krylov) orthonormalise(projected bool) error {
 
 // restart compresses the basis to its leading Ritz vectors, which with the
 // coming block span what matters of the space (Wu and Simon 2000, thick restart).
-func (s *krylov) restart() error {
+func (s *krylov) restart(t *tridiagonal) error {
 	keep := min(s.size, s.k+2*s.width)
-	eig, err := eigSymTop(s.e, s.t.Slice(0, s.size, 0, s.size), keep)
+	values, zt, err := t.top(s.e, keep)
 	if err != nil {
 		return err
 	}
-	basis := Product(s.e, true, false, eig.Vectors, s.basis.Slice(0, s.size, 0, s.g.n))
-	images := Product(s.e, true, false, eig.Vectors, s.images.Slice(0, s.size, 0, s.images.Cols))
+	basis := Product(s.e, false, false, zt, s.basis.Slice(0, s.size, 0, s.g.n))
+	images := Product(s.e, false, false, zt, s.images.Slice(0, s.size, 0, s.images.Cols))
 	s.images.Slice(0, keep, 0, s.images.Cols).copyFrom(images)
 	next := s.basis.Slice(s.size, s.size+s.next, 0, s.g.n).Clone()
 	s.basis.Slice(0, keep, 0, s.g.n).copyFrom(basis)
 	s.basis.Slice(keep, keep+s.next, 0, s.g.n).copyFrom(next)
 	clear(s.t.Data)
-	for i, v := range eig.Values {
+	for i, v := range values {
 		s.t.Set(i, i, v)
 	}
 	s.size = keep
 	return nil
 }
 
-// finish computes the k leading Ritz pairs.
-func (s *krylov) finish(out *leadingSpace) error {
-	eig, err := eigSymTop(s.e, s.t.Slice(0, s.size, 0, s.size), s.k)
+// finish computes the k leading Ritz pairs from the reduced T.
+func (s *krylov) finish(t *tridiagonal, out *leadingSpace) error {
+	values, zt, err := t.top(s.e, s.k)
 	if err != nil {
 		return err
 	}
-	out.values = eig.Values
-	out.vectors = Product(s.e, true, false, eig.Vectors, s.basis.Slice(0, s.size, 0, s.g.n))
+	out.values = values
+	out.vectors = Product(s.e, false, false, zt, s.basis.Slice(0, s.size, 0, s.g.n))
 	if s.g.gram != nil {
 		out.findImages(s.g)
 	} else {
-		out.images = Product(s.e, true, false, eig.Vectors, s.images.Slice(0, s.size, 0, s.g.images))
+		out.images = Product(s.e, false, false, zt, s.images.Slice(0, s.size, 0, s.g.images))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // inside it.
 const panelWidth = 32
 
-// tridiagonal is the reduction C = Q T Q^T of a symmetric matrix to
+// tridiagonal is the reduction C = unit Q T Q^T of a symmetric matrix to
 // tridiagonal form by Householder reflections, Q = H_0 H_1 ... H_{n-2},
 // H_j = I - tau_j v_j v_j^T with v_j zero up to j and 1 at j+1 (Dongarra,
 // Sorensen, Hammarling, Block reduction of matrices to condensed forms, 1989).
@@ -19,6 +19,9 @@ type tridiagonal struct {
 	d, e []float64 // diagonal, n, and off-diagonal, n-1, of T
 	tau  []float64 // n-1
 	v    Matrix    // row j holds v_j from column j+2 on
+
+	unit   float64 // a power of two
+	lowest float64 // the smallest eigenvalue of C, once known
 }
 
 // reduceTridiagonal reduces the matrix whose upper triangle a holds; a is
