@@ -5,9 +5,13 @@ import "unsafe"
 // dotTask is the number of columns of C that a goroutine takes at a time.
 const dotTask = 64
 
-// dotSteps is the length of the inner products that are added to C at once: so
-// many elements of some rows of A and B fit in the first-level caches.
-const dotSteps = 2048
+// dotSteps is the length of the inner products that are added to C at once if
+// there are more than dotOnce rows, which go through B one after another: so many
+// elements of a few rows of B fit in the first-level cache.
+const (
+	dotSteps = 2048
+	dotOnce  = 4
+)
 
 // runDot computes the product of few rows, C = alpha*A*B^T + beta*C with the
 // rows of A and B contiguous: inner products, which read B once, where it lies.
@@ -22,8 +26,12 @@ func (g *product[T, S]) dotColumns(j0, j1 int) {
 	scratch := g.pool.get(g.kn.dotRows[0] * dotCols)
 	defer g.pool.put(scratch)
 	even := g.k / block * block
-	for p := 0; p < even; p += dotSteps {
-		g.dotSpan(g.a, g.b, j0, j0, j1, p, min(dotSteps, even-p)/block, p == 0, scratch.data)
+	steps := dotSteps
+	if g.m <= dotOnce {
+		steps = max(even, 1)
+	}
+	for p := 0; p < even; p += steps {
+		g.dotSpan(g.a, g.b, j0, j0, j1, p, min(steps, even-p)/block, p == 0, scratch.data)
 	}
 	if even == g.k {
 		return

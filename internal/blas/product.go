@@ -168,7 +168,7 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 		j1 = across.at(m1-1) + 1
 	}
 	perTask := max(1, kn.taskBytes/(kn.lanes*kn.vectors*block*int(unsafe.Sizeof(g.alpha))))
-	cols, rows := deal(j1-j0, down.count, perTask, workers)
+	cols, rows := deal(j1-j0, down.count, perTask, kn.heights[0], workers)
 	g.engine.run(workers, cols*rows, func(i int) {
 		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
 		ci, ri := i%cols, i/cols
@@ -191,19 +191,19 @@ func (o operand[S]) shift(n int) operand[S] {
 	return o
 }
 
-// deal returns into how many ranges to cut the panels of B and those of A, so
-// that there is work for all goroutines and as little as possible is packed
-// twice.
-func deal(across, down, perTask, workers int) (cols, rows int) {
+// deal returns into how many ranges to cut the panels of B and those of A.
+func deal(across, down, perTask, height, workers int) (cols, rows int) {
 	cols = (across + perTask - 1) / perTask
 	if workers == 1 {
 		return cols, 1
 	}
-	// A few tasks each, in whole rounds, even out what the machine does besides.
-	const rounds = 2
-	cols = min(across, roundUp(max(cols, rounds*workers), workers))
+	// Whole rounds of tasks, and at least two, so that no goroutine idles long at
+	// the end. Up to eight even out what the machine does besides, as long as the
+	// rows of a task are so many that packing its block of B takes little of it.
+	const least, most, enoughRows = 2, 8, 512
+	cols = min(across, roundUp(max(cols, least*workers), workers))
 	rows = 1
-	for cols*rows < rounds*workers && rows*2 <= down {
+	for rows*2 <= down && (cols*rows < least*workers || cols*rows < most*workers && down*height >= 2*rows*enoughRows) {
 		rows *= 2
 	}
 	return cols, rows
