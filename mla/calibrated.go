@@ -12,13 +12,11 @@ import (
 const (
 	// metricRidge is the share of the mean variance that is added to every direction of a metric before it is inverted.
 	metricRidge = 1e-5
-	// sweeps and conjugateSteps are the alternating updates of the up- and the down-projections; two or three sweeps
-	// take most of what there is to gain.
-	sweeps         = 2
+	// conjugateSteps is the number of conjugate-gradient steps of one update of the down-projection.
 	conjugateSteps = 8
 )
 
-// ConvertCalibrated turns a layer into MLA under measured metrics, one pair for each head, by alternating least squares:
+// Fit is the factorization of a layer under measured metrics, one pair for each head:
 //
 //	minimise  sum_h lambda_h E|q_h^T (K_h - UK_h D)|^2_{S_h} + |W_O,h (V_g(h) - UV_h D)|^2_{B_h}
 //
@@ -27,8 +25,18 @@ const (
 //
 //	lambda_h = tr(W_O,h V_g S_h V_g^T W_O,h^T) / HeadDim * E[sum_n a_mn^2]
 //
-// times the candidate's. The constant part of the value error goes into the output bias exactly.
-func ConvertCalibrated(s *Source, st *Statistics, rank int, frequencies []float64, c Candidate, e *blas.Engine) (*Attention, error) {
+// times the candidate's. It starts from the joint SVD in the heads' mean metric, which [Fit.Sweep] improves.
+type Fit struct {
+	source      *Source
+	statistics  *Statistics
+	frequencies []float64
+	slots       *Slots
+	keyRows     svd.Matrix
+	problem     problem
+}
+
+// NewFit finds the slots and the start of one candidate. The statistics must stay as they are while the fit is used.
+func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candidate, e *blas.Engine) (*Fit, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
@@ -36,8 +44,7 @@ func ConvertCalibrated(s *Source, st *Statistics, rank int, frequencies []float6
 	if err != nil {
 		return nil, err
 	}
-	keyRows := slots.keys(s)
-	p := &problem{rank: rank, e: e}
+	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(s), problem: problem{rank: rank, e: e}}
 	softmax, averaged := svd.NewMatrix(s.Hidden(), s.Hidden()), svd.NewMatrix(s.Hidden(), s.Hidden())
 	for h := range st.Heads {
 		head := &st.Heads[h]
@@ -47,24 +54,41 @@ func ConvertCalibrated(s *Source, st *Statistics, rank int, frequencies []float6
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(s, s.Group(h), d, keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
+			key: slots.positionFree(s, s.Group(h), d, f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
 		term.query = scaled(head.Query, c.KeyWeight*spread/float64(s.HeadDim)*head.Squared)
 		accumulate(softmax, term.softmax)
 		accumulate(averaged, term.averaged)
-		p.heads = append(p.heads, term)
+		f.problem.heads = append(f.problem.heads, term)
 	}
-	if err := p.solve(normalised(softmax), normalised(averaged)); err != nil {
-		return nil, err
-	}
+	return f, f.problem.start(normalised(softmax), normalised(averaged))
+}
 
+// Sweep alternates n times between the best down-projection for the up-projections and the reverse. Two or three sweeps
+// take most of what there is to gain.
+func (f *Fit) Sweep(n int) error {
+	for range n {
+		if err := f.problem.sweep(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Attention is the layer as factorized so far. The constant part of the value error goes into its output bias exactly.
+func (f *Fit) Attention() *Attention {
+	s, p := f.source, &f.problem
 	a := &Attention{
-		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(frequencies), VDim: s.HeadDim, Frequencies: frequencies,
-		QNoPE: s.Q, QRope: slots.queries(s), KRope: keyRows, Down: p.down,
-		UpK: svd.NewMatrix(s.Heads*s.HeadDim, rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, rank),
+		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(f.frequencies), VDim: s.HeadDim, Frequencies: f.frequencies,
+		QNoPE: s.Q, QRope: f.slots.queries(s), KRope: f.keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
+		UpK: svd.NewMatrix(s.Heads*s.HeadDim, p.rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, p.rank),
 		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
+	}
+	// The problem's rank is less where everything fits in fewer rows; the others stay zero.
+	for i := range p.down.Rows {
+		copy(a.Down.Row(i), p.down.Row(i))
 	}
 	for h := range p.heads {
 		term := &p.heads[h]
@@ -74,15 +98,15 @@ func ConvertCalibrated(s *Source, st *Statistics, rank int, frequencies []float6
 		}
 		// W_O,h (V - UV D) E[xbar]
 		rest := term.value.Clone()
-		svd.Gemm(e, false, false, -1, term.upV, p.down, 1, rest)
+		svd.Gemm(p.e, false, false, -1, term.upV, p.down, 1, rest)
 		for i := range s.HeadDim {
-			v := dot(rest.Row(i), st.Heads[h].Mean)
+			v := dot(rest.Row(i), f.statistics.Heads[h].Mean)
 			for j := range a.Bias {
 				a.Bias[j] += s.O.At(j, h*s.HeadDim+i) * v
 			}
 		}
 	}
-	return a, nil
+	return a
 }
 
 // calibratedSlots finds the slots under the candidate's covariance.
@@ -130,15 +154,17 @@ type problem struct {
 	rank  int
 	e     *blas.Engine
 	heads []headTerm
-	down  svd.Matrix // [rank, d]
+	down  svd.Matrix // [at most rank, d]
+	// mean is the heads' mean metric and lower its Cholesky factor.
+	mean, lower svd.Matrix
 }
 
-// solve starts from the joint SVD in the averaged metric and alternates. softmax and averaged are the heads' mean
-// metrics, of trace 1.
-func (p *problem) solve(softmax, averaged svd.Matrix) error {
-	mean := softmax.Clone()
-	accumulate(mean, averaged)
-	addRidge(mean, metricRidge)
+// start is the joint SVD in the mean metric, with the up-projections refitted to the heads' own. softmax and averaged
+// are the heads' mean metrics, of trace 1.
+func (p *problem) start(softmax, averaged svd.Matrix) error {
+	p.mean = softmax.Clone()
+	accumulate(p.mean, averaged)
+	addRidge(p.mean, metricRidge)
 
 	var blocks []svd.Block
 	for _, t := range p.heads {
@@ -146,56 +172,30 @@ func (p *problem) solve(softmax, averaged svd.Matrix) error {
 			svd.Block{A: t.key, Q: svd.GramMetric(t.query).Scaled(trace(t.softmax))},
 			svd.Block{A: t.value, Q: svd.GramMetric(t.output).Scaled(trace(t.averaged))})
 	}
-	joint, err := svd.Joint(blocks, svd.GramMetric(mean), p.rank, svd.Options{Engine: p.e})
+	joint, err := svd.Joint(blocks, svd.GramMetric(p.mean), p.rank, svd.Options{Engine: p.e})
 	if err != nil {
 		return fmt.Errorf("joint factorization of keys and values: %w", err)
 	}
 	p.down = joint.Down
 	if joint.Rank < p.rank {
 		// Everything fits: there is nothing to trade, and the systems below would be singular.
-		p.useful(joint.Rank)
+		p.down = p.down.Slice(0, max(joint.Rank, 1), 0, p.down.Cols).Clone()
 	}
-	lower, _, ok := svd.Cholesky(p.e, mean)
-	if !ok {
+	var ok bool
+	if p.lower, _, ok = svd.Cholesky(p.e, p.mean); !ok {
 		return fmt.Errorf("mean metric of the inputs: %w", svd.ErrNotPositive)
 	}
-	if err := p.fitUp(); err != nil {
-		return err
-	}
-	for range sweeps {
-		if err := p.fitDown(lower); err != nil {
-			return err
-		}
-		if err := p.normaliseDown(mean); err != nil {
-			return err
-		}
-		if err := p.fitUp(); err != nil {
-			return err
-		}
-	}
-	p.pad()
-	return nil
+	return p.fitUp()
 }
 
-// useful cuts the problem to the rows of the down-projection that carry anything; pad puts zeros back.
-func (p *problem) useful(rank int) { p.down = p.down.Slice(0, max(rank, 1), 0, p.down.Cols).Clone() }
-
-func (p *problem) pad() {
-	if p.down.Rows == p.rank {
-		return
+func (p *problem) sweep() error {
+	if err := p.fitDown(); err != nil {
+		return err
 	}
-	widen := func(m svd.Matrix, rows, cols int) svd.Matrix {
-		out := svd.NewMatrix(rows, cols)
-		for i := range m.Rows {
-			copy(out.Row(i), m.Row(i))
-		}
-		return out
+	if err := p.normaliseDown(); err != nil {
+		return err
 	}
-	p.down = widen(p.down, p.rank, p.down.Cols)
-	for h := range p.heads {
-		t := &p.heads[h]
-		t.upK, t.upV = widen(t.upK, t.upK.Rows, p.rank), widen(t.upV, t.upV.Rows, p.rank)
-	}
+	return p.fitUp()
 }
 
 // fitUp sets every head's up-projections to their optimum for the down-projection:
@@ -236,8 +236,8 @@ func (p *problem) fit(a, metric svd.Matrix) (svd.Matrix, error) {
 
 // fitDown improves the down-projection for the up-projections by preconditioned conjugate gradients on the normal
 // equations  sum_h [UK^T Q UK] D S_h + [UV^T W UV] D B_h = sum_h UK^T Q K S_h + UV^T W V B_h.
-// lower is the Cholesky factor of the mean metric, the right-hand preconditioner.
-func (p *problem) fitDown(lower svd.Matrix) error {
+// The Cholesky factor of the mean metric is the right-hand preconditioner.
+func (p *problem) fitDown() error {
 	rank, d := p.down.Rows, p.down.Cols
 	type side struct{ gram, metric svd.Matrix }
 	var sides []side
@@ -270,8 +270,8 @@ func (p *problem) fitDown(lower svd.Matrix) error {
 		z := r.Clone()
 		svd.SolveLower(p.e, left, false, z)
 		svd.SolveLower(p.e, left, true, z)
-		svd.SolveLowerRight(p.e, lower, true, z)
-		svd.SolveLowerRight(p.e, lower, false, z)
+		svd.SolveLowerRight(p.e, p.lower, true, z)
+		svd.SolveLowerRight(p.e, p.lower, false, z)
 		return z
 	}
 
@@ -306,8 +306,8 @@ func (p *problem) fitDown(lower svd.Matrix) error {
 
 // normaliseDown replaces D by L^-1 D, L L^T = D C D^T: the same row space, with latents of unit variance under the mean
 // metric C.
-func (p *problem) normaliseDown(mean svd.Matrix) error {
-	gram := svd.GramMetric(mean).Congruence(p.e, p.down)
+func (p *problem) normaliseDown() error {
+	gram := svd.GramMetric(p.mean).Congruence(p.e, p.down)
 	addRidge(gram, 1e-12)
 	l, pivot, ok := svd.Cholesky(p.e, gram)
 	if !ok {

@@ -356,10 +356,12 @@ func TestDistillGradient(t *testing.T) {
 		d.grads = append(d.grads, model.NewMLAGradient(l))
 	}
 	part := sourceStreams(t, net, sequences[:3])
-	loss, err := d.backward(part.batch, part.source)
+	tokens := part.batch.Tokens()
+	loss, err := d.backward(part.batch, part.source, 1/float32(tokens))
 	if err != nil {
 		t.Fatal(err)
 	}
+	loss /= float64(tokens)
 	if direct, err := d.divergence(part); err != nil || math.Abs(direct-loss) > 1e-6*loss {
 		t.Errorf("loss %g, direct %g, %v", loss, direct, err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/vec"
 )
 
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
@@ -56,9 +57,19 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 			part = append(part, order[0])
 			order = order[1:]
 		}
-		loss, err := t.backward(train.pick(part, net.Hidden))
-		if err != nil {
-			return err
+		tokens := 0
+		for _, i := range part {
+			tokens += train.batch.Starts[i+1] - train.batch.Starts[i]
+		}
+		// One sequence after the other: its states are all that is held.
+		loss := 0.0
+		for _, i := range part {
+			b, want := train.sequence(i, net.Hidden)
+			l, err := t.backward(b, want, 1/float32(tokens))
+			if err != nil {
+				return err
+			}
+			loss += l / float64(tokens)
 		}
 		for _, opt := range t.optimizers {
 			opt.step(e, rate*schedule(step, d.Steps))
@@ -86,17 +97,10 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 	return nil
 }
 
-// pick gathers sequences and the source's stream over them.
-func (s *streams) pick(sequences []int, d int) (model.Batch, []float32) {
-	b := model.Batch{Starts: []int{0}}
-	var x []float32
-	for _, i := range sequences {
-		lo, hi := s.batch.Starts[i], s.batch.Starts[i+1]
-		b.IDs = append(b.IDs, s.batch.IDs[lo:hi]...)
-		b.Starts = append(b.Starts, len(b.IDs))
-		x = append(x, s.source[lo*d:hi*d]...)
-	}
-	return b, x
+// sequence is one sequence and the source's stream over it.
+func (s *streams) sequence(i, d int) (model.Batch, []float32) {
+	lo, hi := s.batch.Starts[i], s.batch.Starts[i+1]
+	return s.batch.Slice(i, i+1), s.source[lo*d : hi*d]
 }
 
 func cloneAll(layers []*model.MLA) []*model.MLA {
@@ -116,9 +120,8 @@ type distiller struct {
 	optimizers []*adam
 }
 
-// converted runs the converted network; inputs, if not nil, receives each layer's input and the stream between its
-// attention and its MLP.
-func (t *distiller) converted(b *model.Batch, inputs *[][2][]float32) ([]float32, error) {
+// forward is the converted network's residual stream behind the last layer.
+func (t *distiller) forward(b *model.Batch) ([]float32, error) {
 	x, err := t.net.Embed(b)
 	if err != nil {
 		return nil, err
@@ -126,16 +129,9 @@ func (t *distiller) converted(b *model.Batch, inputs *[][2][]float32) ([]float32
 	n := b.Tokens()
 	h, y := make([]float32, len(x)), make([]float32, len(x))
 	for i, block := range t.blocks {
-		var in []float32
-		if inputs != nil {
-			in = append([]float32(nil), x...)
-		}
 		model.RMSNorm(t.engine, n, x, block.AttnNorm, block.Eps, h)
 		t.layers[i].Forward(t.engine, b, h, y)
 		model.Add(t.engine, x, y)
-		if inputs != nil {
-			*inputs = append(*inputs, [2][]float32{in, append([]float32(nil), x...)})
-		}
 		block.ForwardMLP(t.engine, n, x)
 	}
 	return x, nil
@@ -145,8 +141,8 @@ func (t *distiller) converted(b *model.Batch, inputs *[][2][]float32) ([]float32
 func (t *distiller) divergence(s *streams) (float64, error) {
 	sum := 0.0
 	for i := range s.batch.Sequences() {
-		b, want := s.pick([]int{i}, t.net.Hidden)
-		got, err := t.converted(&b, nil)
+		b, want := s.sequence(i, t.net.Hidden)
+		got, err := t.forward(&b)
 		if err != nil {
 			return 0, err
 		}
@@ -155,32 +151,46 @@ func (t *distiller) divergence(s *streams) (float64, error) {
 	return sum / float64(s.batch.Tokens()), nil
 }
 
-// backward adds the gradient of the batch's mean divergence to the layers' and returns the divergence. want is the
-// source's stream behind the last layer.
-func (t *distiller) backward(b model.Batch, want []float32) (float64, error) {
+// kept is what one layer's way back needs of its way forward.
+type kept struct {
+	x         []float32 // the residual stream before the layer
+	attention *model.Pass
+	mlp       *model.MLPPass
+}
+
+// backward adds share times the gradient of one sequence's summed divergence to the layers' gradients and returns the
+// divergence. want is the source's stream behind the last layer.
+func (t *distiller) backward(b model.Batch, want []float32, share float32) (float64, error) {
 	e, n := t.engine, b.Tokens()
-	var inputs [][2][]float32
-	got, err := t.converted(&b, &inputs)
+	x, err := t.net.Embed(&b)
 	if err != nil {
 		return 0, err
 	}
-	dx := make([]float32, len(got))
-	loss := t.net.Divergence(e, n, want, got, dx) / float64(n)
-	scale := float32(1 / float64(n))
-	for i := range dx {
-		dx[i] *= scale
+	passes := make([]kept, len(t.blocks))
+	y := make([]float32, len(x))
+	for i, block := range t.blocks {
+		h := make([]float32, len(x))
+		p := &passes[i]
+		p.x = append([]float32(nil), x...)
+		model.RMSNorm(e, n, x, block.AttnNorm, block.Eps, h)
+		p.attention = t.layers[i].Begin(e, &b, h)
+		p.attention.Output(y)
+		model.Add(e, x, y)
+		p.mlp = block.BeginMLP(e, n, x)
 	}
-	h, dh := make([]float32, len(dx)), make([]float32, len(dx))
-	for i := len(t.blocks) - 1; i >= 0; i-- {
-		block := t.blocks[i]
-		block.BackwardMLP(e, n, inputs[i][1], dx)
-		model.RMSNorm(e, n, inputs[i][0], block.AttnNorm, block.Eps, h)
-		t.layers[i].Begin(e, &b, h).Backward(dx, t.grads[i], dh)
-		model.RMSNormBackward(e, n, inputs[i][0], block.AttnNorm, block.Eps, dh, dx)
-		inputs[i] = [2][]float32{}
-	}
+	dx := make([]float32, len(x))
+	loss := t.net.Divergence(e, n, want, x, dx)
 	if math.IsNaN(loss) {
 		return 0, errNotFinite
+	}
+	vec.Scale(share, dx)
+	dh := y
+	for i := len(t.blocks) - 1; i >= 0; i-- {
+		block, p := t.blocks[i], &passes[i]
+		p.mlp.Backward(e, dx)
+		p.attention.Backward(dx, t.grads[i], dh)
+		model.RMSNormBackward(e, n, p.x, block.AttnNorm, block.Eps, dh, dx)
+		*p = kept{}
 	}
 	return loss, nil
 }

@@ -1,9 +1,11 @@
 package calibrate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
@@ -22,9 +24,10 @@ type layerData struct {
 	batch *model.Batch
 	// sourceIn and convertedIn are the normed inputs of the two networks.
 	sourceIn, convertedIn []float32
-	// output is the source's attention output, target the same plus the drift of the residual stream.
-	output, target []float32
-	weights        []float64
+	// output is the source's attention output, target the same plus the drift of the residual stream, converted the
+	// converted attention's and heads the input of its output projection [tokens, Heads*VDim].
+	output, target, converted, heads []float32
+	weights                          []float64
 }
 
 // run is the state of a calibration between layers.
@@ -105,19 +108,32 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 	if err != nil {
 		return nil, nil, err
 	}
+	r.attend(a, train)
+	r.attend(a, hold)
+	report.Start = relativeError(hold.converted, hold.target, hold.weights)
+	report.Refit = report.Start
 	if r.options.Refit {
 		if err := r.refit(a, train, hold, report); err != nil {
 			return nil, nil, err
 		}
+		for _, t := range []*layerData{train, hold} {
+			a.Output(r.engine, t.batch.Tokens(), t.heads, t.converted)
+		}
 	}
 	report.Polish = report.Refit
 	if r.options.Polish.Steps > 0 {
-		if a, err = r.polish(ctx, a, layer, train, hold, report); err != nil {
+		polished, err := r.polish(ctx, a, layer, train, hold, report)
+		if err != nil {
 			return nil, nil, err
 		}
+		if polished != a {
+			a = polished
+			r.attend(a, train)
+			r.attend(a, hold)
+		}
 	}
-	r.advance(block, a, r.train, train)
-	report.Drift = r.advance(block, a, r.hold, hold)
+	r.advance(block, r.train, train)
+	report.Drift = r.advance(block, r.hold, hold)
 	return a, report, nil
 }
 
@@ -133,14 +149,22 @@ func (r *run) data(block *model.Block, s *streams) *layerData {
 	return t
 }
 
+// attend runs the converted attention on its own stream.
+func (r *run) attend(a *model.MLA, t *layerData) {
+	n := t.batch.Tokens()
+	if t.heads == nil {
+		t.heads, t.converted = make([]float32, n*a.O.In), make([]float32, n*a.O.Out)
+	}
+	a.HeadOutputs(r.engine, t.batch, t.convertedIn, t.heads)
+	a.Output(r.engine, n, t.heads, t.converted)
+}
+
 // advance adds the attention's outputs to both streams and runs the MLP; it returns the drift after the layer.
-func (r *run) advance(block *model.Block, a *model.MLA, s *streams, t *layerData) float64 {
+func (r *run) advance(block *model.Block, s *streams, t *layerData) float64 {
 	n := s.batch.Tokens()
 	model.Add(r.engine, s.source, t.output)
 	block.ForwardMLP(r.engine, n, s.source)
-	y := make([]float32, len(t.output))
-	a.Forward(r.engine, t.batch, t.convertedIn, y)
-	model.Add(r.engine, s.converted, y)
+	model.Add(r.engine, s.converted, t.converted)
 	block.ForwardMLP(r.engine, n, s.converted)
 	return relativeError(s.converted, s.source, tokenWeights(s.source, block.Hidden))
 }
@@ -165,30 +189,64 @@ func relativeError(got, want []float32, weights []float64) float64 {
 // choose fits every candidate and keeps the one with the least isolated error on the held-out tokens.
 func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
 	part, tokens := statisticsPart(train.batch, r.options.StatisticsTokens)
-	d := source.Q.In
-	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*d], r.options.Context)
-	layer := sourceLayer(source)
-	var best *model.MLA
-	report.Isolated = math.Inf(1)
+	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*source.Q.In], r.options.Context)
+	best, err := bestFit(r.engine, sourceLayer(source), st, r.options.Rank, r.options.Frequencies, r.options.Candidates, hold)
+	if err != nil {
+		return nil, err
+	}
+	report.Isolated, report.Candidate = best.err, best.candidate
+	return best.attention, nil
+}
+
+const (
+	// finalists is how many candidates, the best ones as they start, go through the sweeps, finalSweeps of them: the
+	// sweeps are most of the work and change the order of the best few only.
+	finalists   = 2
+	finalSweeps = 2
+)
+
+// fitted is a candidate's factorization and its isolated error on held-out tokens.
+type fitted struct {
+	candidate mla.Candidate
+	fit       *mla.Fit
+	attention *model.MLA
+	err       float64
+}
+
+// bestFit is the best of the candidates for a layer.
+func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, frequencies []float64, candidates []mla.Candidate, hold *layerData) (*fitted, error) {
 	y := make([]float32, len(hold.output))
-	for _, c := range r.options.Candidates {
-		m, err := mla.ConvertCalibrated(layer, st, r.options.Rank, r.options.Frequencies, c, r.engine)
+	measure := func(f *fitted) {
+		f.attention = model.FromAttention(f.fit.Attention())
+		f.attention.Forward(e, hold.batch, hold.sourceIn, y)
+		f.err = relativeError(y, hold.output, hold.weights)
+	}
+	byError := func(a, b *fitted) int { return cmp.Compare(a.err, b.err) }
+	var all []*fitted
+	for _, c := range candidates {
+		fit, err := mla.NewFit(layer, st, rank, frequencies, c, e)
 		if err != nil {
 			return nil, err
 		}
-		a := model.FromAttention(m)
-		a.Forward(r.engine, hold.batch, hold.sourceIn, y)
-		if e := relativeError(y, hold.output, hold.weights); e < report.Isolated {
-			best, report.Isolated, report.Candidate = a, e, c
+		f := &fitted{candidate: c, fit: fit}
+		measure(f)
+		if !math.IsNaN(f.err) && !math.IsInf(f.err, 0) {
+			all = append(all, f)
 		}
 	}
-	if best == nil {
-		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(r.options.Candidates))
+	if len(all) == 0 {
+		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(candidates))
 	}
-	best.Forward(r.engine, hold.batch, hold.convertedIn, y)
-	report.Start = relativeError(y, hold.target, hold.weights)
-	report.Refit = report.Start
-	return best, nil
+	slices.SortStableFunc(all, byError)
+	for _, f := range all[:min(finalists, len(all))] {
+		swept := &fitted{candidate: f.candidate, fit: f.fit}
+		if err := swept.fit.Sweep(finalSweeps); err != nil {
+			return nil, err
+		}
+		measure(swept)
+		all = append(all, swept)
+	}
+	return slices.MinFunc(all, byError), nil
 }
 
 // statisticsPart is the leading whole sequences within the given number of tokens, at least one.

@@ -3,11 +3,9 @@ package calibrate
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
-	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // Geometry is one way to spend the cache: the width of the latent's content and the frequencies of the rotary key.
@@ -91,19 +89,12 @@ func scoutLayer(e *blas.Engine, block *model.Block, train, hold *layerData, geom
 	}
 	st := Statistics(e, source, train.batch, train.sourceIn, o.Context)
 	layer := sourceLayer(source)
-	y := make([]float32, len(hold.output))
 	for i, g := range geometries {
-		least := math.Inf(1)
-		for _, c := range o.Candidates {
-			m, err := mla.ConvertCalibrated(layer, st, g.Rank, g.Frequencies, c, e)
-			if err != nil {
-				return err
-			}
-			model.FromAttention(m).Forward(e, hold.batch, hold.sourceIn, y)
-			err2 := relativeError(y, hold.output, hold.weights)
-			least = min(least, err2*err2)
+		best, err := bestFit(e, layer, st, g.Rank, g.Frequencies, o.Candidates, hold)
+		if err != nil {
+			return err
 		}
-		sums[i] += least
+		sums[i] += best.err * best.err
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package model
 
 import (
-	"math"
-
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/vec"
 )
@@ -46,7 +44,7 @@ func (a *MLA) Begin(e *blas.Engine, b *Batch, h []float32) *Pass {
 }
 
 // Output sets y [tokens, hidden] to the attention's output.
-func (p *Pass) Output(y []float32) { p.attention.output(p.engine, p.batch.Tokens(), p.out, y) }
+func (p *Pass) Output(y []float32) { p.attention.Output(p.engine, p.batch.Tokens(), p.out, y) }
 
 // Backward adds to g the derivative of a loss whose derivative by the attention's output is dy [tokens, hidden], and,
 // where dh is not nil, sets dh to the derivative by the normed input.
@@ -149,35 +147,57 @@ func RMSNormBackward(e *blas.Engine, n int, x, w []float32, eps float64, dy, dx 
 	})
 }
 
-// BackwardMLP turns the derivative dx [n, hidden] of a loss by the block's output into that by x, the residual stream
-// before the MLP (after the attention), in place. The MLP's weights are constants.
-func (b *Block) BackwardMLP(e *blas.Engine, n int, x, dx []float32) {
-	d, f := b.Hidden, b.MLP.Gate.Out
-	chunk := min(n, b.MLP.chunk())
-	h := make([]float32, chunk*d)
-	gate, up, dmid := make([]float32, chunk*f), make([]float32, chunk*f), make([]float32, chunk*f)
-	for lo := 0; lo < n; lo += chunk {
-		rows := min(chunk, n-lo)
-		xs, dxs := x[lo*d:(lo+rows)*d], dx[lo*d:(lo+rows)*d]
-		RMSNorm(e, rows, xs, b.MLPNorm, b.Eps, h)
-		b.MLP.Gate.Apply(e, rows, h, d, 0, gate, f)
-		b.MLP.Up.Apply(e, rows, h, d, 0, up, f)
-		b.MLP.Down.ApplyT(e, rows, dxs, d, 0, dmid, f)
-		overRows(e, rows, func(lo, hi int) {
-			siluMulBackward(gate[lo*f:hi*f], up[lo*f:hi*f], dmid[lo*f:hi*f])
-		})
-		b.MLP.Gate.ApplyT(e, rows, gate, f, 0, h, d)
-		b.MLP.Up.ApplyT(e, rows, up, f, 1, h, d)
-		RMSNormBackward(e, rows, xs, b.MLPNorm, b.Eps, h, dxs)
-	}
+// MLPPass is one forward pass of a block's MLP, kept for the way back.
+type MLPPass struct {
+	block    *Block
+	x        []float32 // the residual stream before the MLP, [n, hidden]
+	gate, up []float32 // [n, intermediate]
+}
+
+// BeginMLP adds the MLP's output to the residual stream x [n, hidden], as [Block.ForwardMLP] does. It holds all tokens'
+// intermediates at once.
+func (b *Block) BeginMLP(e *blas.Engine, n int, x []float32) *MLPPass {
+	f := b.MLP.Gate.Out
+	p := &MLPPass{block: b, x: append([]float32(nil), x...), gate: make([]float32, n*f), up: make([]float32, n*f)}
+	h := make([]float32, len(x))
+	RMSNorm(e, n, x, b.MLPNorm, b.Eps, h)
+	mid := make([]float32, n*f)
+	b.MLP.intermediates(e, n, h, p.gate, p.up, mid)
+	b.MLP.Down.Apply(e, n, mid, f, 1, x, b.Hidden)
+	return p
+}
+
+// Backward turns the derivative dx [n, hidden] of a loss by the block's output into that by the residual stream before
+// the MLP (after the attention), in place. The MLP's weights are constants. The pass is used up.
+func (p *MLPPass) Backward(e *blas.Engine, dx []float32) {
+	b, d, f := p.block, p.block.Hidden, p.block.MLP.Gate.Out
+	n := len(p.x) / d
+	mid, dh := make([]float32, n*f), make([]float32, n*d)
+	b.MLP.Down.ApplyT(e, n, dx, d, 0, mid, f)
+	overRows(e, n, func(lo, hi int) {
+		siluMulBackward(p.gate[lo*f:hi*f], p.up[lo*f:hi*f], mid[lo*f:hi*f])
+	})
+	b.MLP.Gate.ApplyT(e, n, p.gate, f, 0, dh, d)
+	b.MLP.Up.ApplyT(e, n, p.up, f, 1, dh, d)
+	RMSNormBackward(e, n, p.x, b.MLPNorm, b.Eps, dh, dx)
 }
 
 // siluMulBackward replaces gate and up by the derivatives by them of a loss whose derivative by silu(gate)*up is d.
 func siluMulBackward(gate, up, d []float32) {
-	for i, g := range gate {
-		sig := float32(1 / (1 + math.Exp(-float64(g))))
-		silu := g * sig
-		gate[i] = d[i] * up[i] * (sig + silu*(1-sig))
-		up[i] = d[i] * silu
+	const block = 512
+	var buf [block]float32
+	for ; len(gate) > 0; gate, up, d = gate[min(block, len(gate)):], up[min(block, len(up)):], d[min(block, len(d)):] {
+		n := min(block, len(gate))
+		sig := buf[:n]
+		for i, g := range gate[:n] {
+			sig[i] = -g
+		}
+		vec.Exp(sig, sig)
+		for i, g := range gate[:n] {
+			s := 1 / (1 + sig[i])
+			silu := g * s
+			gate[i] = d[i] * up[i] * (s + silu*(1-s))
+			up[i] = d[i] * silu
+		}
 	}
 }

@@ -85,7 +85,16 @@ func TestBlockBackward(t *testing.T) {
 	_, x := randomInputs(r, []int{n}, hidden)
 	_, target := randomInputs(r, []int{n}, hidden)
 	dx := append([]float32(nil), target...)
-	b.BackwardMLP(blas.New(2), n, x, dx)
+	e, y := blas.New(2), append([]float32(nil), x...)
+	pass := b.BeginMLP(e, n, y)
+	forward := append([]float32(nil), x...)
+	b.ForwardMLP(e, n, forward)
+	for i, v := range forward {
+		if y[i] != v {
+			t.Fatalf("element %d: %g kept for the way back, %g otherwise", i, y[i], v)
+		}
+	}
+	pass.Backward(e, dx)
 	loss := func(x []float32) float64 {
 		y := append([]float32(nil), x...)
 		b.ForwardMLP(serial, n, y)

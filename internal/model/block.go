@@ -71,10 +71,16 @@ func (m *MLP) chunk() int { return max(128, min(4096, 8<<20/m.Gate.Out)) }
 func (m *MLP) addTo(e *blas.Engine, n int, h, y []float32) {
 	f := m.Gate.Out
 	gate, up := make([]float32, n*f), make([]float32, n*f)
+	m.intermediates(e, n, h, gate, up, gate)
+	m.Down.Apply(e, n, gate, f, 1, y, m.Down.Out)
+}
+
+// intermediates sets gate, up and mid = silu(gate)*up [n, intermediate] for h [n, hidden]; mid may be gate.
+func (m *MLP) intermediates(e *blas.Engine, n int, h, gate, up, mid []float32) {
+	f := m.Gate.Out
 	m.Gate.Apply(e, n, h, m.Gate.In, 0, gate, f)
 	m.Up.Apply(e, n, h, m.Up.In, 0, up, f)
 	overRows(e, n, func(lo, hi int) {
-		vec.SiLUMul(gate[lo*f:hi*f], gate[lo*f:hi*f], up[lo*f:hi*f])
+		vec.SiLUMul(mid[lo*f:hi*f], gate[lo*f:hi*f], up[lo*f:hi*f])
 	})
-	m.Down.Apply(e, n, gate, f, 1, y, m.Down.Out)
 }

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -109,20 +108,16 @@ func (d *Decoder) attend(layer int, a *GQA, batch *Batch, h, y []float32) {
 		}
 		copy(keys[at:at+width], k)
 		copy(values[at:at+width], p.V[s*width:(s+1)*width])
-		weights := scores.get(length)
+		group := a.Heads / a.KVHeads
+		weights := scores.get(group * length)
 		defer scores.put(weights)
-		scale := scaleFor(a.HeadDim)
-		for hd := range a.Heads {
-			g := hd / (a.Heads / a.KVHeads) * a.HeadDim
-			query := q[hd*a.HeadDim : (hd+1)*a.HeadDim]
-			for i := range length {
-				weights[i] = scale * vec.Dot(query, keys[first+i*width+g:][:a.HeadDim])
+		for g := range a.KVHeads {
+			of, from := g*group*a.HeadDim, first+g*a.HeadDim
+			serial.Sgemm(false, true, group, length, a.HeadDim, scaleFor(a.HeadDim), q[of:], a.HeadDim, keys[from:], width, 0, weights, length)
+			for i := range group {
+				vec.Softmax(weights[i*length : (i+1)*length])
 			}
-			vec.Softmax(weights)
-			to := out[s*a.O.In+hd*a.HeadDim:][:a.HeadDim]
-			for i, w := range weights {
-				vec.Axpy(w, values[first+i*width+g:][:a.HeadDim], to)
-			}
+			serial.Sgemm(false, false, group, a.HeadDim, length, 1, weights, length, values[from:], width, 0, out[s*a.O.In+of:], a.HeadDim)
 		}
 	})
 	a.O.Apply(d.engine, n, out, a.O.In, 0, y, d.net.Hidden)
@@ -179,19 +174,17 @@ func Sample(e *blas.Engine, net *Network, o SampleOptions) ([][]int, error) {
 	return out, nil
 }
 
-// draw picks an index with probability proportional to exp(logit).
+// draw picks an index with probability proportional to exp(logit). It replaces the logits by the exponentials.
 func draw(r *rand.Rand, logits []float32) int {
-	most := math.Inf(-1)
-	for _, v := range logits {
-		most = math.Max(most, float64(v))
-	}
+	vec.ExpSum(logits, logits, vec.Max(logits))
+	// The sum in float64, over the elements in order: what is subtracted below adds up to it.
 	sum := 0.0
 	for _, v := range logits {
-		sum += math.Exp(float64(v) - most)
+		sum += float64(v)
 	}
 	left := r.Float64() * sum
 	for i, v := range logits {
-		left -= math.Exp(float64(v) - most)
+		left -= float64(v)
 		if left < 0 {
 			return i
 		}

@@ -3,6 +3,7 @@ package model
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
@@ -86,7 +87,7 @@ func TestDraw(t *testing.T) {
 	const n = 200000
 	counts := make([]float64, len(logits))
 	for range n {
-		counts[draw(r, logits)]++
+		counts[draw(r, slices.Clone(logits))]++
 	}
 	z := 1 + math.E + 1/math.E
 	for i, want := range []float64{1 / z, math.E / z, 0, 1 / math.E / z} {

@@ -38,23 +38,28 @@ func (n *Network) Divergence(e *blas.Engine, rows int, want, got, dx []float32) 
 	return sum
 }
 
-// klRow takes two rows of logits, returns KL(softmax(p) || softmax(q)) and replaces q by softmax(q) - softmax(p).
+// klRow takes two rows of logits, returns KL(softmax(p) || softmax(q)) and replaces q by softmax(q) - softmax(p). p is
+// scratch afterwards. Per token it is the sum of p ((lp - mp) - (lq - mq)), less log zp, plus log zq, with m the largest
+// logits and z the sums of the exponentials.
 func klRow(p, q []float32) float64 {
+	const block = 512
+	var buf [2][block]float32
 	mp, mq := vec.Max(p), vec.Max(q)
-	// sum p (lp - lq) with lp - lq = (p - mp - log zp) - (q - mq - log zq); the logits are needed before the exponentials.
-	diff := make([]float32, len(p))
-	for i, v := range p {
-		diff[i] = (v - mp) - (q[i] - mq)
+	var zp, zq, weighted float64
+	for lo := 0; lo < len(p); lo += block {
+		hi := min(len(p), lo+block)
+		lp, lq := p[lo:hi], q[lo:hi]
+		ep, eq := buf[0][:hi-lo], buf[1][:hi-lo]
+		zp += float64(vec.ExpSum(ep, lp, mp))
+		zq += float64(vec.ExpSum(eq, lq, mq))
+		for i, v := range lp {
+			lp[i] = (v - mp) - (lq[i] - mq)
+		}
+		weighted += vec.DotF64(ep, lp)
+		copy(lp, ep)
+		copy(lq, eq)
 	}
-	zp := float64(vec.ExpSum(p, p, mp))
-	zq := float64(vec.ExpSum(q, q, mq))
-	weighted := 0.0
-	for i, v := range p {
-		weighted += float64(v) * float64(diff[i])
-	}
-	ip, iq := float32(1/zp), float32(1/zq)
-	for i := range q {
-		q[i] = q[i]*iq - p[i]*ip
-	}
+	vec.Scale(float32(1/zq), q)
+	vec.Axpy(float32(-1/zp), p, q)
 	return weighted/zp - math.Log(zp) + math.Log(zq)
 }

@@ -97,7 +97,7 @@ func (a *MLA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
 		s := a.project(e, &part, h[start*hidden:])
 		out := make([]float32, n*a.O.In)
 		a.attend(e, &part, s, out)
-		a.output(e, n, out, y[start*hidden:(start+n)*hidden])
+		a.Output(e, n, out, y[start*hidden:(start+n)*hidden])
 	})
 }
 
@@ -119,8 +119,8 @@ func (a *MLA) attend(e *blas.Engine, b *Batch, s *mlaStates, out []float32) {
 	})
 }
 
-// output sets y [n, hidden] to the projection of the heads' outputs.
-func (a *MLA) output(e *blas.Engine, n int, out, y []float32) {
+// Output sets y [n, hidden] to the projection of the heads' outputs out [n, Heads*VDim].
+func (a *MLA) Output(e *blas.Engine, n int, out, y []float32) {
 	a.O.Apply(e, n, out, a.O.In, 0, y, a.O.Out)
 	addBias(e, n, y[:n*a.O.Out], a.OBias)
 }
