@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mlaconvert/mlaconvert/convert"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 	"github.com/mlaconvert/mlaconvert/verify"
@@ -26,6 +27,8 @@ type convertOptions struct {
 	Calibration calibrationOptions
 	Jobs        int   // 0 for as many as are useful and fit
 	Memory      int64 // bytes, 0 for no limit
+	// CacheBudget, if not 0, chooses rank and rope-dim for this share of the source's cache.
+	CacheBudget float64
 
 	Force, Resume, DryRun, Verify, JSON, Quiet bool
 }
@@ -40,6 +43,7 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f.StringVar(&o.Out, "out", "", "write to `DIR` (default: NAME-mla in the current directory)")
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it being the constant channel")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller)", convert.DefaultRopeDim))
+	f.Var(shareFlag(&o.CacheBudget), "cache-budget", "choose rank and rope-dim for this share of the source's cache, by the error on held-out calibration tokens")
 	f.Var(choiceFlag(&o.Recipe.DType, convert.DTypes, convert.DTypeKeep), "dtype", "type of the tensors that are written; keep: as in the source")
 	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "context length, in tokens, that attention distances are extended to (default: the source's, at most 32768 or two calibration windows)")
 	o.Calibration.AddFlags(c)
@@ -54,6 +58,16 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f.BoolVar(&o.Quiet, "quiet", false, "print neither progress nor a summary")
 }
 
+// checkFlags refuses flags that contradict each other.
+func (o *convertOptions) checkFlags(c *cobra.Command) error {
+	for _, name := range []string{"rank", "rope-dim"} {
+		if o.CacheBudget > 0 && c.Flags().Changed(name) {
+			return usagef("--cache-budget chooses --%s: give one of them", name)
+		}
+	}
+	return nil
+}
+
 func newConvertCommand(s Streams) *cobra.Command {
 	o := newConvertOptions()
 	c := &cobra.Command{
@@ -66,10 +80,14 @@ The output is a folder that transformers loads as DeepseekV3ForCausalLM. It appe
 work lies in DIR.partial, which an interruption leaves for --resume.`,
 		Example: `  mlaconvert convert SmolLM2-135M --rank 128
   mlaconvert convert model.safetensors --rank 512 --rope-dim 64 --out model-mla --verify
+  mlaconvert convert SmolLM2-135M --cache-budget 0.5
   mlaconvert convert big-model --memory 16GB --resume`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Source = args[0]
+			if err := o.checkFlags(c); err != nil {
+				return err
+			}
 			return runConvert(c.Context(), o, s)
 		},
 	}
@@ -103,7 +121,9 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	}
 	start := time.Now()
 	defer limitMemory(o.Memory)()
-	job, err := prepare(&o)
+	progress := newProgress(s.Err, o.Quiet)
+	defer progress.End()
+	job, err := prepare(ctx, &o, progress)
 	if err != nil {
 		return err
 	}
@@ -118,8 +138,6 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	if !o.Quiet {
 		printWarnings(s.Err, job.plan.Warnings)
 	}
-	progress := newProgress(s.Err, o.Quiet)
-	defer progress.End()
 	outcome, err := convert.Run(ctx, job.plan, convert.RunOptions{
 		Out: o.Out, SourcePath: o.Source, Version: version(), Force: o.Force, Resume: o.Resume, Jobs: job.jobs, Progress: progress,
 		Calibration: job.calibration,
@@ -213,7 +231,7 @@ type job struct {
 }
 
 // prepare opens the source, plans the conversion and fills in the options that depend on them. The caller closes the source.
-func prepare(o *convertOptions) (_ *job, err error) {
+func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) (_ *job, err error) {
 	if err := o.Recipe.Check(); err != nil {
 		return nil, usageError{err}
 	}
@@ -234,6 +252,17 @@ func prepare(o *convertOptions) (_ *job, err error) {
 	sequences, err := o.Calibration.apply(&o.Recipe, src)
 	if err != nil {
 		return nil, err
+	}
+	if o.CacheBudget > 0 {
+		switch {
+		case o.DryRun:
+			return nil, usagef("--cache-budget needs the weights, which --dry-run does not read: use plan")
+		case o.Recipe.Calibration == nil:
+			return nil, usagef("--cache-budget needs a calibration: --calibration self or a file")
+		}
+		if sequences, err = convert.Budget(ctx, src, &o.Recipe, o.CacheBudget, sequences, blas.New(o.Jobs), progress); err != nil {
+			return nil, err
+		}
 	}
 	plan, err := convert.NewPlan(src, o.Recipe)
 	if err != nil {

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -59,5 +60,16 @@ func choiceFlag(to *string, choices []string, shown string) *checked[string] {
 			return "", fmt.Errorf("expected one of %s", strings.Join(choices, ", "))
 		}
 		return s, nil
+	}}
+}
+
+// shareFlag is a number above 0 and at most 1.
+func shareFlag(to *float64) *checked[float64] {
+	return &checked[float64]{to: to, kind: "SHARE", parse: func(s string) (float64, error) {
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(v > 0 && v <= 1) {
+			return 0, errors.New("expected a share of the source's cache, above 0 and at most 1")
+		}
+		return v, nil
 	}}
 }

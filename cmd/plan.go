@@ -39,6 +39,9 @@ before it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Source = args[0]
+			if err := o.checkFlags(c); err != nil {
+				return err
+			}
 			return runPlan(c.Context(), o, s)
 		},
 	}
@@ -97,10 +100,13 @@ type plannedTensor struct {
 
 func runPlan(ctx context.Context, o planOptions, s Streams) error {
 	defer limitMemory(o.Memory)()
-	job, err := prepare(&o.convertOptions)
+	progress := newProgress(s.Err, o.Quiet)
+	defer progress.End()
+	job, err := prepare(ctx, &o.convertOptions, progress)
 	if err != nil {
 		return err
 	}
+	progress.End()
 	defer job.src.Close()
 	planned := newPlanReport(job, &o.convertOptions)
 	if !o.JSON {
@@ -109,7 +115,6 @@ func runPlan(ctx context.Context, o planOptions, s Streams) error {
 		}
 	}
 	if !o.HeadersOnly {
-		progress := newProgress(s.Err, o.Quiet)
 		planned.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.jobs, progress)
 		progress.End()
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/model"
-	"github.com/mlaconvert/mlaconvert/internal/tokens"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
@@ -33,34 +32,20 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	}
 	sequences := c.options.Calibration
 	if sequences == nil {
-		if sequences, err = c.sample(ctx, e, net, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, recipe, progress); err != nil {
 			return err
 		}
 	}
 	slots := p.Recipe.RopeDim / 2
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
-	o.HoldOut = max(1, len(sequences)/10)
+	o.HoldOut = heldOut(len(sequences))
 	o.Progress = stepProgress(progress)
 	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
 		return err
 	}
 	c.layers, c.reports, err = calibrate.Run(ctx, e, net, sequences, o)
 	return err
-}
-
-// sample lets the source write the calibration tokens.
-func (c *calibrated) sample(ctx context.Context, e *blas.Engine, net *model.Network, progress Progress) ([][]int, error) {
-	recipe := c.plan.Recipe.Calibration
-	start, _ := tokens.Start(&net.Shape)
-	began := false
-	return calibrate.SelfSamples(e, net, start, recipe.Tokens, recipe.Window, recipe.Seed, func(done, total int) {
-		if !began {
-			began = true
-			progress.Phase("sampling calibration tokens", int64(total), "positions")
-		}
-		progress.Done(int64(done))
-	}, ctx.Err)
 }
 
 // chooseTheta sets the rotary base of the target, and with it the frequencies of the slots, by trying the candidates on a
@@ -73,7 +58,7 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 	for _, theta := range thetas {
 		r := rope
 		r.Theta = theta
-		geometries = append(geometries, calibrate.Geometry{Rank: o.Rank, Frequencies: r.Frequencies(2 * slots)})
+		geometries = append(geometries, calibrate.Geometry{Rank: o.Rank, Frequencies: r.Frequencies(2 * slots), Candidates: o.Candidates})
 	}
 	best := 0
 	if len(thetas) > 1 {

@@ -6,12 +6,15 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/mla"
 )
 
-// Geometry is one way to spend the cache: the width of the latent's content and the frequencies of the rotary key.
+// Geometry is one way to spend the cache: the width of the latent's content and the frequencies of the rotary key, with the
+// factorizations to try.
 type Geometry struct {
 	Rank        int
 	Frequencies []float64
+	Candidates  []mla.Candidate
 }
 
 const (
@@ -90,7 +93,7 @@ func scoutLayer(e *blas.Engine, block *model.Block, train, hold *layerData, geom
 	st := Statistics(e, source, train.batch, train.sourceIn, o.Context)
 	layer := sourceLayer(source)
 	for i, g := range geometries {
-		best, err := bestFit(e, layer, st, g.Rank, g.Frequencies, o.Candidates, hold)
+		best, err := bestFit(e, layer, st, g.Rank, g.Frequencies, g.Candidates, hold)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,108 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/mlaconvert/mlaconvert/internal/arch"
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/tokens"
+	"github.com/mlaconvert/mlaconvert/internal/ui"
+)
+
+// Budget chooses the rank and the width of the rotary key for a cache of at most the given share of the source's, by the
+// held-out error of the attention on a few layers. All layers get the same: engines have no other. The recipe is of the
+// method [Calibrated]; sequences are those of its file, or nil for the source's own samples, which are returned so that
+// the conversion need not draw them again.
+func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share float64, sequences [][]int, e *blas.Engine, progress Progress) ([][]int, error) {
+	m, err := arch.Parse(src.Config())
+	if err != nil {
+		return nil, err
+	}
+	r := *recipe
+	r.resolve(m)
+	splits, err := splits(m, share)
+	if err != nil {
+		return nil, err
+	}
+	net, err := model.OpenSource(src, m)
+	if err != nil {
+		return nil, err
+	}
+	if sequences == nil {
+		if sequences, err = sample(ctx, e, net, r.Calibration, progress); err != nil {
+			return nil, err
+		}
+	}
+	o := calibrate.Options{Context: r.Context, HoldOut: heldOut(len(sequences))}
+	pairs := m.HeadDim / 2
+	var geometries []calibrate.Geometry
+	var of []Split
+	for _, s := range splits {
+		thetas := calibrate.Thetas(m.Rope.Theta, pairs, s.RopeDim/2)
+		for _, theta := range slices.Compact([]float64{thetas[0], thetas[len(thetas)/2], thetas[len(thetas)-1]}) {
+			rope := m.Rope
+			rope.Theta = theta
+			geometries = append(geometries, calibrate.Geometry{
+				Rank: s.Rank - 1, Frequencies: rope.Frequencies(s.RopeDim),
+				Candidates: calibrate.Preset(r.Calibration.Effort, pairs, s.RopeDim/2).Candidates,
+			})
+			of = append(of, s)
+		}
+	}
+	progress.Phase("choosing rank and rotary width", int64(len(geometries)), "candidates")
+	errs, err := calibrate.Scout(ctx, e, net, sequences, geometries, o)
+	if err != nil {
+		return nil, err
+	}
+	progress.Done(int64(len(geometries)))
+	best := of[slices.Index(errs, slices.Min(errs))]
+	recipe.Rank, recipe.RopeDim = best.Rank, best.RopeDim
+	return sequences, nil
+}
+
+// Split is one way to spend a cache: kv_lora_rank, the constant channel included, and qk_rope_head_dim.
+type Split struct{ Rank, RopeDim int }
+
+// splits are the ways worth trying: rotary keys of a quarter, a half, three quarters and all of a head's width, the latent
+// taking the rest of the budget, up to what it can use.
+func splits(m *arch.Model, share float64) ([]Split, error) {
+	total := int(math.Floor(share * float64(m.CacheFloats())))
+	useful := min(m.Hidden, 2*m.KVHeads*m.HeadDim) + 1
+	var out []Split
+	for quarter := 1; quarter <= 4; quarter++ {
+		rope := m.HeadDim * quarter / 4 / 2 * 2
+		if rank := min(total-rope, useful); rope > 0 && rank >= 2 {
+			out = append(out, Split{rank, rope})
+		}
+	}
+	out = slices.Compact(out)
+	if len(out) == 0 {
+		return nil, &checkpoint.Error{
+			Kind: checkpoint.Unsupported, Got: fmt.Sprintf("a cache budget of %g: %d floats per token and layer", share, total),
+			Want: fmt.Sprintf("at least %d: a rotary key of %d and two rows of latent", m.HeadDim/4/2*2+2, m.HeadDim/4/2*2),
+		}
+	}
+	return out, nil
+}
+
+// heldOut is how many of the calibration sequences decide every choice.
+func heldOut(sequences int) int { return max(1, sequences/10) }
+
+// sample lets the source write the calibration tokens.
+func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, progress Progress) ([][]int, error) {
+	start, _ := tokens.Start(&net.Shape)
+	began := false
+	return calibrate.SelfSamples(e, net, start, c.Tokens, c.Window, c.Seed, func(done, total int) {
+		if !began {
+			began = true
+			progress.Phase("sampling calibration tokens", int64(total), ui.Unit("positions"))
+		}
+		progress.Done(int64(done))
+	}, ctx.Err)
+}
