@@ -230,7 +230,25 @@ func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *veri
 		return nil, nil, err
 	}
 	result.Source, result.Target = o.Source, o.Target
+	if record != nil {
+		addCalibration(result, record)
+	}
 	return result, warnings, nil
+}
+
+// addCalibration puts beside each layer what its conversion measured.
+func addCalibration(v *verify.Result, r *convert.Record) {
+	for i := range v.Layers {
+		l := &v.Layers[i]
+		if l.Layer >= len(r.Layers) || r.Layers[l.Layer].Calibration == nil {
+			continue
+		}
+		c := r.Layers[l.Layer].Calibration
+		l.Calibration = &report.Calibration{
+			Candidate: c.Candidate.String(), Isolated: report.Number(c.Isolated), Start: report.Number(c.Start),
+			Refit: report.Number(c.Refit), Polish: report.Number(c.Polish),
+		}
+	}
 }
 
 // onlyConverted finds the converted checkpoint in a folder, or takes the folder itself if it is one.

@@ -1,5 +1,7 @@
 package mla
 
+import "fmt"
+
 // SlotInput chooses the covariance under which the rotary slots are found.
 type SlotInput int
 
@@ -31,4 +33,19 @@ type Candidate struct {
 	Refine  bool    `json:"refine,omitempty"`
 	Sweeps  int     `json:"sweeps,omitempty"`
 	Flat    float64 `json:"flat,omitempty"`
+}
+
+// String names what sets the candidate apart.
+func (c Candidate) String() string {
+	name := fmt.Sprintf("%s^%g key %g", c.SlotInput, c.QueryPower, c.KeyWeight)
+	if c.NoPhase {
+		name += ", no phase"
+	}
+	if c.Matched {
+		name += ", matched"
+	}
+	if c.Refine {
+		name += fmt.Sprintf(", refined %g", c.Flat)
+	}
+	return name
 }

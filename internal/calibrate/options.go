@@ -11,6 +11,10 @@ type Options struct {
 	Context int
 	// HoldOut is how many of the sequences (the last ones) are kept from every fit and decide every choice.
 	HoldOut int
+	// Correct is how many (those before) are kept for the correction of all layers; with none it runs on the tokens that
+	// the layers were fitted to, on which their error is half of what it is elsewhere and says little about what is left to
+	// gain.
+	Correct int
 	// StatisticsTokens bounds the tokens that the second moments are taken from.
 	StatisticsTokens int
 	Candidates       []mla.Candidate
@@ -58,6 +62,8 @@ type LayerReport struct {
 	Refit    float64 `json:"refit_error"`
 	Ridge    float64 `json:"ridge,omitempty"`
 	Polish   float64 `json:"polish_error"`
-	// Drift is the relative error of the residual stream after the layer.
-	Drift float64 `json:"drift"`
+	// Drift is the relative error of the residual stream after the layer, Corrected the same after the correction of all
+	// layers together, which lowers the divergence of the logits and not necessarily this.
+	Drift     float64 `json:"drift"`
+	Corrected float64 `json:"corrected_drift,omitempty"`
 }

@@ -41,15 +41,16 @@ type run struct {
 // Run converts every layer of net on the given sequences of token ids.
 func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
 	cut := len(sequences) - o.HoldOut
-	if cut < 1 || o.HoldOut < 1 {
-		return nil, nil, errTooFew(len(sequences), o.HoldOut)
+	fit := cut - o.Correct
+	if fit < 1 || o.HoldOut < 1 {
+		return nil, nil, errTooFew(len(sequences), o.HoldOut+o.Correct)
 	}
 	r := &run{engine: e, net: net, options: o}
 	var err error
-	if r.train, err = newStreams(net, sequences[:cut]); err != nil {
+	if r.train, err = newStreams(net, model.NewBatch(sequences[:fit])); err != nil {
 		return nil, nil, err
 	}
-	if r.hold, err = newStreams(net, sequences[cut:]); err != nil {
+	if r.hold, err = newStreams(net, model.NewBatch(sequences[cut:])); err != nil {
 		return nil, nil, err
 	}
 	var layers []*model.MLA
@@ -67,11 +68,40 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	}
 	if o.Distill.Steps > 0 {
 		r.train.converted, r.hold.converted = nil, nil
+		if o.Correct > 0 {
+			r.train = &streams{batch: model.NewBatch(sequences[fit:cut])}
+			if r.train.source, err = net.Forward(e, &r.train.batch); err != nil {
+				return nil, nil, err
+			}
+		}
 		if err := distill(ctx, e, net, layers, r.train, r.hold, o); err != nil {
+			return nil, nil, err
+		}
+		if err := r.measureDrift(layers, reports); err != nil {
 			return nil, nil, err
 		}
 	}
 	return layers, reports, nil
+}
+
+// measureDrift runs the held-out tokens through both networks once more.
+func (r *run) measureDrift(layers []*model.MLA, reports []LayerReport) error {
+	s, err := newStreams(r.net, r.hold.batch)
+	if err != nil {
+		return err
+	}
+	for layer, a := range layers {
+		block, err := r.net.Block(layer)
+		if err != nil {
+			return err
+		}
+		block.Forward(r.engine, &s.batch, s.source)
+		block.Attention = a
+		block.Forward(r.engine, &s.batch, s.converted)
+		block.Close()
+		reports[layer].Corrected = relativeError(s.converted, s.source, tokenWeights(s.source, r.net.Hidden))
+	}
+	return nil
 }
 
 func (r *run) tell(s Step) {
@@ -80,8 +110,8 @@ func (r *run) tell(s Step) {
 	}
 }
 
-func newStreams(net *model.Network, sequences [][]int) (*streams, error) {
-	s := &streams{batch: model.NewBatch(sequences)}
+func newStreams(net *model.Network, b model.Batch) (*streams, error) {
+	s := &streams{batch: b}
 	var err error
 	if s.source, err = net.Embed(&s.batch); err != nil {
 		return nil, err

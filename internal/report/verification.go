@@ -98,6 +98,21 @@ type Layer struct {
 	NormError Number `json:"norm_error"`
 	// StreamError is that of the residual stream after this layer, with all layers so far converted.
 	StreamError Number `json:"stream_error"`
+	// Calibration is what the conversion itself measured of this layer on its held-out tokens, nil for a conversion without
+	// calibration.
+	Calibration *Calibration `json:"calibration,omitempty"`
+}
+
+// Calibration is the history of a calibrated layer: relative errors of its attention on held-out tokens. Isolated is
+// that on the source's own input; the others are errors behind the converted layers before it, against the source's
+// output plus the drift of the residual stream: at the start, after the refit of the output projection, after the polish
+// of all its weights.
+type Calibration struct {
+	Candidate string `json:"candidate"`
+	Isolated  Number `json:"isolated_error"`
+	Start     Number `json:"start_error"`
+	Refit     Number `json:"refit_error"`
+	Polish    Number `json:"polish_error"`
 }
 
 // Logits compares the distributions of the next token at every position. KL is the divergence of the target's from the
@@ -159,8 +174,16 @@ func (v *Verification) pieces(thing string) string {
 
 func (v *Verification) layerTable() *Table {
 	t := &Table{Head: []string{"layer", "attention error", "norm error", "stream error"}}
+	calibrated := len(v.Layers) > 0 && v.Layers[0].Calibration != nil
+	if calibrated {
+		t.Head = append(t.Head, "held out: isolated", "start", "refit", "polish", "candidate")
+	}
 	for _, l := range v.Layers {
-		t.Add(fmt.Sprint(l.Layer), percent(l.AttentionError), percent(l.NormError), percent(l.StreamError))
+		row := []string{fmt.Sprint(l.Layer), percent(l.AttentionError), percent(l.NormError), percent(l.StreamError)}
+		if c := l.Calibration; c != nil {
+			row = append(row, percent(c.Isolated), percent(c.Start), percent(c.Refit), percent(c.Polish), c.Candidate)
+		}
+		t.Add(append(row, make([]string, len(t.Head)-len(row))...)...)
 	}
 	return t
 }
