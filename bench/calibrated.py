@@ -15,8 +15,6 @@ import numpy as np
 
 from common import child, report, wall
 
-WINDOW = 512
-
 
 def compare(run):
     o = run.options
@@ -25,20 +23,20 @@ def compare(run):
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < 2:
         sys.exit("the part calibrated needs two processors")
-    fit, held = (6, 2) if o.small else (72, 8)
+    fit, held, window = (9, 1, 64) if o.small else (72, 8, 512)
     # The prototype takes windows from the front to fit and the last ones to decide, mlaconvert the last tenth.
     windows = fit + held
     ids = run.folder / "samples"
-    run.ask("sample", o.model, ids, windows, WINDOW, 7)
+    run.ask("sample", o.model, ids, windows, window, 7)
     tokens = run.folder / "calibration.npy"
-    np.save(tokens, np.fromfile(ids, np.int32).reshape(windows, WINDOW))
+    np.save(tokens, np.fromfile(ids, np.int32).reshape(windows, window))
 
     binary, out = run.build(".", "mlaconvert"), run.folder / "calibrated-mla"
-    convert = [binary, "convert", o.model, "--out", out, "--force", "--quiet", "--json", "--rank", 129, "--rope-dim", 64,
-               "--calibration", tokens, "--calibration-tokens", windows * WINDOW, "--effort", "fast"]
+    convert = [binary, "convert", o.model, "--out", out, "--force", "--quiet", "--json", "--rank", o.rank, "--rope-dim", o.rope_dim,
+               "--calibration", tokens, "--calibration-tokens", windows * window, "--effort", "fast"]
     weights = run.folder / "prototype.pt"
-    prototype = [sys.executable, "conv2.py", os.path.abspath(o.model), tokens, "--S", 32, "--r", 128, "--n", fit, "--nh", held,
-                 "--out", weights, *(["--upto", 1] if o.small else [])]
+    prototype = [sys.executable, "conv2.py", os.path.abspath(o.model), tokens, "--S", o.rope_dim // 2, "--r", o.rank - 1, "--n", fit, "--nh", held,
+                 "--out", weights]
     # One thread each.
     single = dict(os.environ, NT="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", GOMAXPROCS="1")
     sides = {
@@ -55,17 +53,14 @@ def compare(run):
                         other.kill()
                     sys.exit(f"{name} failed with {process.returncode}")
                 seconds[name] = time.perf_counter() - start
-    report(f"calibrated, {windows * WINDOW} tokens, a core each", [seconds["prototype"]], [seconds["ours"]], "prototype")
-    if o.small:
-        print("(small: the prototype converted one layer only)")
+    report(f"calibrated, {windows * window} tokens, a core each", [seconds["prototype"]], [seconds["ours"]], "prototype")
 
-    ours = json.loads(subprocess.run([str(x) for x in (binary, "verify", out, "--text", o.text, "--context", WINDOW, "--max-tokens", 8 * WINDOW, "--json", "--quiet")],
+    ours = json.loads(subprocess.run([str(x) for x in (binary, "verify", out, "--text", o.text, "--context", window, "--max-tokens", 8 * window, "--json", "--quiet")],
                                      stdout=subprocess.PIPE, check=True).stdout)
     print("perplexity, ours:", json.dumps({k: v for k, v in flatten(ours).items() if "perplexity" in k}))
-    if not o.small:
-        text = subprocess.run([sys.executable, "ev2.py", os.path.abspath(o.model), os.path.abspath(o.text), str(WINDOW), "8", str(weights)],
-                              cwd=o.prototype, env=dict(os.environ, NT="2"), stdout=subprocess.PIPE, text=True, check=True).stdout
-        print("perplexity, prototype:", re.search(r"ppl [\d.]+", text).group())
+    text = subprocess.run([sys.executable, "ev2.py", os.path.abspath(o.model), os.path.abspath(o.text), str(window), "8", str(weights)],
+                          cwd=o.prototype, env=dict(os.environ, NT="2"), stdout=subprocess.PIPE, text=True, check=True).stdout
+    print("perplexity, prototype:", re.search(r"ppl [\d.]+", text).group())
     two, _ = wall([*convert, "--jobs", 2])
     report("calibrated, --jobs 2 over one core", [seconds["ours"]], [two], "one core")
 

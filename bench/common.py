@@ -1,6 +1,5 @@
 """What the parts of compare.py share: the driver (this module's side), the clock, and taking turns."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -69,13 +68,9 @@ def report(name, theirs, ours, what="torch", form="{:.3f} s"):
     print(f"{name:44} {', '.join(shown)}, ratio {statistics.median(theirs) / statistics.median(ours):.2f}", flush=True)
 
 
-def child(command, *, processors=None, **kwargs):
-    """Starts a command, on the given processors only."""
-    process = subprocess.Popen([str(x) for x in command], **kwargs)
-    if processors is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(process.pid, processors)
-    return process
+def child(command, processors, **kwargs):
+    """Starts a command on the given processors only."""
+    return subprocess.Popen([str(x) for x in command], preexec_fn=lambda: os.sched_setaffinity(0, processors), **kwargs)
 
 
 def wall(command, **kwargs):

@@ -34,6 +34,8 @@ def parse():
     p.add_argument("--sequences", type=int, default=48, help="sequences side by side in sampling (default 48)")
     p.add_argument("--length", type=int, default=256, help="tokens of a sampled sequence (default 256)")
     p.add_argument("--prototype", help="folder of the prototype of the calibrated method (conv2.py and ev2.py)")
+    p.add_argument("--rank", type=int, default=129, help="kv_lora_rank of the part calibrated, one row of it the constant channel (default 129)")
+    p.add_argument("--rope-dim", type=int, default=64, help="qk_rope_head_dim of the part calibrated (default 64)")
     p.add_argument("--text", default=os.path.join(os.path.dirname(__file__), "..", "testdata", "heldout.txt"), help="text for the perplexities of the part calibrated")
     o = p.parse_args()
     for part in ("forward", "sampling", "calibrated"):
