@@ -57,7 +57,7 @@ func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
 //
 //	2 n (4 f + 2 q + 2 k) d ...        both streams through attention and MLP
 //	n' H (2 d^2 + l d)                 metrics of the heads
-//	(3 c + 24 a) 2H r d^2              start of the candidates, sweeps of the a best
+//	(c + 22 a) 4 H r d^2               start of the candidates, two sweeps of the a best
 //	n q^2                              refit
 //
 // then, correcting all layers together, s steps of b tokens each: about 6 b v d + L b (12 f d + ...).

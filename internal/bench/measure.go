@@ -44,9 +44,6 @@ type Result struct {
 	Machine Machine  `json:"-"`
 }
 
-// none is the kind of a figure that no estimate needs.
-const none Kind = -1
-
 // task is a figure before it is measured.
 type task struct {
 	name, size, unit string
