@@ -9,7 +9,7 @@ import (
 )
 
 // Benchmarks of the shapes that the converter spends its time in, at every level
-// that the machine supports. compare/ runs the same beside numpy.
+// that the machine supports. bench/compare.py runs the same beside numpy.
 
 // forward lists tokens, outputs and inputs of Y = X*W^T.
 var forward = []shape{{64, 576, 576}, {512, 1536, 576}, {512, 4096, 4096}, {64, 14336, 4096}}

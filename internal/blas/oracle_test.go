@@ -18,6 +18,9 @@ func engineAt(level isa.Level, threads int) *Engine {
 // eachLevel runs a test on all levels that this machine supports.
 func eachLevel(t *testing.T, f func(t *testing.T, level isa.Level)) {
 	for _, level := range isa.Supported() {
+		if testing.Short() && level == isa.Portable && isa.Active() != isa.Portable {
+			continue // the same code on every machine, and slow in an emulator
+		}
 		t.Run(level.String(), func(t *testing.T) { f(t, level) })
 	}
 }

@@ -99,6 +99,7 @@ func (g *product[T, S]) run() {
 		g.scale()
 		return
 	}
+	g.count()
 	if g.m <= dotMaxRows && g.a.deep && g.b.deep && g.part == whole {
 		g.runDot()
 		return

@@ -414,7 +414,7 @@ func TestDistillSlowsDown(t *testing.T) {
 		return kl
 	}
 	start := divergence(Distill{Steps: 1, Sequences: 2, Rate: 1e-9})
-	if got := divergence(Distill{Steps: 8 * checkEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
+	if got := divergence(Distill{Steps: 8 * CheckEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
 		t.Errorf("divergence %g, %g before", got, start)
 	}
 }

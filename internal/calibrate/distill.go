@@ -75,7 +75,7 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 			opt.step(e, rate*schedule(step, d.Steps))
 		}
 		tell("distill", step+1, loss)
-		if (step+1)%checkEvery == 0 || step == d.Steps-1 {
+		if (step+1)%CheckEvery == 0 || step == d.Steps-1 {
 			kl, err := t.divergence(hold)
 			if err != nil {
 				return err

@@ -7,8 +7,8 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/model"
 )
 
-// checkEvery is how many steps lie between two looks at the held-out tokens.
-const checkEvery = 20
+// CheckEvery is how many steps lie between two looks at the held-out tokens.
+const CheckEvery = 20
 
 // polish improves all weights of a layer by gradient descent on the weighted squared error against the target, and
 // returns the state with the least held-out error that was seen.
@@ -32,7 +32,7 @@ func (r *run) polish(ctx context.Context, a *model.MLA, layer int, train, hold *
 		lossGradient(dy, part.target, part.weights)
 		pass.Backward(dy, grad, nil)
 		opt.step(r.engine, o.Rate*schedule(step, o.Steps))
-		if (step+1)%checkEvery == 0 || step == o.Steps-1 {
+		if (step+1)%CheckEvery == 0 || step == o.Steps-1 {
 			now.Forward(r.engine, hold.batch, hold.convertedIn, y)
 			if err := relativeError(y, hold.target, hold.weights); err < report.Polish {
 				report.Polish = err

@@ -229,10 +229,10 @@ func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerRep
 }
 
 const (
-	// finalists is how many candidates, the best ones as they start, go through the sweeps, finalSweeps of them: the
+	// Finalists is how many candidates, the best ones as they start, go through the sweeps, FinalSweeps of them: the
 	// sweeps are most of the work and change the order of the best few only.
-	finalists   = 2
-	finalSweeps = 2
+	Finalists   = 2
+	FinalSweeps = 2
 )
 
 // fitted is a candidate's factorization and its isolated error on held-out tokens.
@@ -268,9 +268,9 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(candidates))
 	}
 	slices.SortStableFunc(all, byError)
-	for _, f := range all[:min(finalists, len(all))] {
+	for _, f := range all[:min(Finalists, len(all))] {
 		swept := &fitted{candidate: f.candidate, fit: f.fit}
-		if err := swept.fit.Sweep(finalSweeps); err != nil {
+		if err := swept.fit.Sweep(FinalSweeps); err != nil {
 			return nil, err
 		}
 		measure(swept)

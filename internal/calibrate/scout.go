@@ -18,10 +18,10 @@ type Geometry struct {
 }
 
 const (
-	// scoutLayers is how many layers, spread over the depth, are tried with every geometry.
-	scoutLayers = 6
-	// scoutTokens bounds the tokens that their statistics come from.
-	scoutTokens = 4096
+	// ScoutLayers is how many layers, spread over the depth, are tried with every geometry.
+	ScoutLayers = 6
+	// ScoutTokens bounds the tokens that their statistics come from.
+	ScoutTokens = 4096
 )
 
 // Scout tries every geometry with every candidate on a few layers and returns the mean squared isolated errors on
@@ -32,7 +32,7 @@ func Scout(ctx context.Context, e *blas.Engine, net *model.Network, sequences []
 		return nil, errTooFew(len(sequences), o.HoldOut)
 	}
 	train := model.NewBatch(sequences[:cut])
-	part, _ := statisticsPart(&train, scoutTokens)
+	part, _ := statisticsPart(&train, ScoutTokens)
 	hold := model.NewBatch(sequences[cut:])
 	streams := [2][]float32{}
 	batches := [2]*model.Batch{&part, &hold}
@@ -43,7 +43,7 @@ func Scout(ctx context.Context, e *blas.Engine, net *model.Network, sequences []
 		}
 	}
 	sums := make([]float64, len(geometries))
-	step := max(1, net.Layers/scoutLayers)
+	step := max(1, net.Layers/ScoutLayers)
 	for layer := 0; layer < net.Layers; layer++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err

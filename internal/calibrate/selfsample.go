@@ -16,23 +16,19 @@ const sampleCacheBytes = 2 << 30
 func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, seed uint64, progress func(done, total int), stop func() error) ([][]int, error) {
 	window = min(window, net.Context)
 	windows := max(2, (tokens+window-1)/window)
-	length := window
-	if 2*window <= net.Context {
-		length = 2 * window
-		windows = (windows + 1) / 2
-	}
 	block, err := net.Block(0)
 	if err != nil {
 		return nil, err
 	}
-	row := 8 * length * net.Layers
+	cache := 8 * net.Layers
 	if a, ok := block.Attention.(*model.GQA); ok {
-		row *= a.K.Out
+		cache *= a.K.Out
 	}
 	block.Close()
-	batch := min(windows, max(1, sampleCacheBytes/row))
-	batches := (windows + batch - 1) / batch
-	batch = (windows + batches - 1) / batches
+	batch, batches, length := SampleShape(window, windows, net.Context, cache)
+	if length > window {
+		windows = (windows + 1) / 2
+	}
 
 	var first, second [][]int
 	for i := range batches {
@@ -64,4 +60,17 @@ func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, 
 		}
 	}
 	return out, nil
+}
+
+// SampleShape says how so many windows are sampled from a network of the given context, whose key/value cache takes so
+// many bytes a token: at most batch sequences side by side, in so many batches, each sequence of length tokens.
+func SampleShape(window, windows, context, cache int) (batch, batches, length int) {
+	length = window
+	if 2*window <= context {
+		length = 2 * window
+		windows = (windows + 1) / 2
+	}
+	batch = min(windows, max(1, sampleCacheBytes/(cache*length)))
+	batches = (windows + batch - 1) / batch
+	return (windows + batches - 1) / batches, batches, length
 }

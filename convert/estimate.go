@@ -1,0 +1,432 @@
+package convert
+
+import (
+	"math"
+
+	"github.com/mlaconvert/mlaconvert/internal/bench"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+)
+
+// PhaseWork is the work of one phase of a conversion.
+type PhaseWork struct {
+	Name string
+	Work bench.Work
+	// Layers is set where layers are converted side by side, one a job.
+	Layers bool
+}
+
+// PhaseTime is how long a phase is expected to take.
+type PhaseTime struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+	// Work is what the time was counted from.
+	Work bench.Work `json:"work"`
+}
+
+// Estimate returns how long the phases of the conversion are expected to take on a machine of the given rates, with so
+// many layers at once.
+func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
+	engines := min(jobs, p.Source.Layers)
+	var out []PhaseTime
+	for _, phase := range p.Phases() {
+		rates := m.Engine(jobs)
+		if phase.Layers {
+			rates = m.SideBySide(engines, max(1, m.Threads/jobs))
+		}
+		out = append(out, PhaseTime{phase.Name, rates.Seconds(phase.Work), phase.Work})
+	}
+	return out
+}
+
+// Phases counts the work of the conversion, phase by phase. Every product of matrices is counted, 2mnk operations for
+// each of m x k by k x n and half of that for a symmetric result computed as one; of the rest what takes longer than a
+// hundredth of that. With
+//
+//	d hidden width, q = H w rows of the queries, k = G w of the keys, H and G heads of width w, S rotary slots, F = w/2
+//	source frequencies, r latent rows, f width of the MLP, v vocabulary, L layers, C context of the distances
+//
+// the largest terms of a layer are, free of data (m = 2k, and D ~ 2.4 r the dimension of the Krylov space),
+//
+//	4 d k^2                            covariance of the keys, twice
+//	d m^2 + 2 m^2 D + 4 m D^2 + 10 d r^2   joint factorization and its orthonormal latent
+//	8 d H S F                          rotary queries, where slots are refined (S < F)
+//
+// and calibrated, with n tokens in windows of l, n' of them for the statistics and c candidates,
+//
+//	2 n (4 f + 2 q + 2 k) d ...        both streams through attention and MLP
+//	n' H (2 d^2 + l d)                 metrics of the heads
+//	(c + 22 a) 4 H r d^2               start of the candidates, two sweeps of the a best
+//	n q^2                              refit
+//
+// then, correcting all layers together, s steps of b tokens each: about 6 b v d + L b (12 f d + ...).
+func (p *Plan) Phases() []PhaseWork {
+	c := newCounts(p)
+	phases := []PhaseWork{{Name: "hashing the source", Work: bench.Work{bench.Hash: c.sourceBytes}}}
+	if p.Recipe.Calibration == nil {
+		return append(phases, PhaseWork{Name: "converting", Layers: true, Work: bench.Sum(c.dataFreeLayer().Times(c.layers), c.output())})
+	}
+	if p.Recipe.Calibration.Source == CalibrationSelf {
+		phases = append(phases, PhaseWork{Name: "sampling calibration tokens", Work: c.sampling()})
+	}
+	if len(c.thetas) > 1 {
+		phases = append(phases, PhaseWork{Name: "choosing the rotary base", Work: c.scouting()})
+	}
+	phases = append(phases, PhaseWork{Name: "calibrating", Work: c.calibratedLayer().Times(c.layers)})
+	if c.options.Distill.Steps > 0 {
+		phases = append(phases, PhaseWork{Name: "correcting all layers together", Work: c.correcting()})
+	}
+	return append(phases, PhaseWork{Name: "converting", Layers: true, Work: bench.Sum(c.emission().Times(c.layers), c.output())})
+}
+
+// counts are the sizes that work is counted from, as floats, in the names of [Plan.Phases].
+type counts struct {
+	d, w, heads, groups, q, k, pairs, slots, rank, mlp, vocab, layers, context float64
+	// refined says that slots are refined over all frequencies.
+	refined bool
+	// wide and thin are the kinds of products with the source's weights.
+	wide, thin                           bench.Kind
+	sourceBytes, outputBytes, layerBytes float64
+
+	options calibrate.Options
+	thetas  []float64
+	window  float64
+	// train, hold and measured are tokens: for the fits, held out, and for the statistics.
+	train, hold, measured float64
+	// samples is how many sequences are sampled side by side, in so many batches of the given length.
+	samples, batches, length float64
+}
+
+func newCounts(p *Plan) *counts {
+	m := p.Source
+	c := &counts{
+		d: float64(m.Hidden), w: float64(m.HeadDim), heads: float64(m.Heads), groups: float64(m.KVHeads),
+		pairs: float64(m.HeadDim / 2), slots: float64(p.Recipe.RopeDim / 2), rank: float64(p.ContentRank()),
+		mlp: float64(m.Intermediate), vocab: float64(m.Vocab), layers: float64(m.Layers), context: float64(p.Recipe.Context),
+		wide: bench.F32, thin: bench.F32Thin, sourceBytes: float64(p.SourceBytes), outputBytes: float64(p.Layout.TotalBytes), layerBytes: float64(p.layerMemory()),
+	}
+	c.q, c.k = c.heads*c.w, c.groups*c.w
+	c.refined = c.slots < c.pairs
+	if p.DType == checkpoint.BF16 {
+		c.wide, c.thin = bench.BF16, bench.BF16Thin
+	}
+	r := p.Recipe.Calibration
+	if r == nil {
+		return c
+	}
+	window := min(r.Window, m.Context)
+	windows := max(2, (r.Tokens+window-1)/window)
+	sampled, batches, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
+	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
+	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
+	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
+	hold := heldOut(windows)
+	c.window, c.train, c.hold = float64(window), float64((windows-hold)*window), float64(hold*window)
+	c.measured = min(c.train, max(c.window, float64(c.options.StatisticsTokens/window*window)))
+	return c
+}
+
+// output is the copied and the written bytes.
+func (c *counts) output() bench.Work { return bench.Work{bench.Write: c.outputBytes} }
+
+// emission is a converted layer's way into the target's tensors, with the bound on its latent.
+func (c *counts) emission() bench.Work {
+	elements := c.d*(c.q+c.heads*2*c.slots+c.rank+c.q) + c.rank*2*c.q
+	return bench.Work{bench.F64: 2 * c.rank * c.rank * c.d, bench.Plain: 4 * elements}
+}
+
+// dataFreeLayer is mla.DataFree, mla.Convert and what comes before and after.
+func (c *counts) dataFreeLayer() bench.Work {
+	metrics := bench.Work{bench.F64: 2*c.q*c.w*c.d + 2*c.q*c.w*c.d + 4*c.k*c.w*c.d} // of queries, outputs; energies
+	read := bench.Work{bench.Plain: 2 * c.d * (2*c.q + 2*c.k), bench.Fresh: c.layerBytes}
+	refined := c.refined
+	return bench.Sum(metrics, read, c.slotsFound(refined, false), c.slotRows(refined, c.groups+c.heads), c.positionFree(refined).Times(c.groups),
+		c.slotShare(refined), c.joint(2*c.k, false), c.emission())
+}
+
+// keyCovariance is K C K^T, with a dense or a diagonal C.
+func (c *counts) keyCovariance(dense bool) bench.Work {
+	n := c.groups * c.pairs
+	w := bench.Work{bench.F64: 2 * c.k * c.k * c.d, bench.Plain: 8 * n * n}
+	if dense {
+		w[bench.F64] += 2 * c.k * c.d * c.d
+	}
+	return w
+}
+
+// slotsFound is mla.FindSlots: a Hermitian eigenproblem for each bundle of frequencies (some eight sweeps of Jacobi
+// rotations) and, if refined, four alternating updates with dense systems.
+func (c *counts) slotsFound(refined, dense bool) bench.Work {
+	n := c.groups * c.pairs
+	bundles := min(c.slots, c.pairs)
+	order := n / bundles
+	w := c.keyCovariance(dense)
+	w[bench.Plain] += 200 * bundles * order * order * order
+	if refined {
+		const updates = 4 // a start and three sweeps
+		w[bench.Plain] += updates*8*c.slots*n*(n+2*c.slots) + (updates-1)*16*c.slots*c.slots*n
+		w[bench.Math] += c.slots * (c.slots + c.pairs) * c.context
+	}
+	return w
+}
+
+// slotRows are the rotary rows of so many heads, of keys or of queries.
+func (c *counts) slotRows(refined bool, heads float64) bench.Work {
+	terms := 1.0
+	if refined {
+		terms = c.slots
+	}
+	return bench.Work{bench.Plain: 8 * c.d * terms * c.pairs * heads}
+}
+
+// positionFree is one call of mla.Slots.positionFree, with its expected phases.
+func (c *counts) positionFree(refined bool) bench.Work {
+	terms := 1.0
+	if refined {
+		terms = c.slots
+	}
+	return bench.Work{bench.Plain: 8 * c.d * c.pairs * (1 + terms), bench.Math: (c.slots + c.pairs) * c.context}
+}
+
+// slotShare is the share of the key energy that the slots carry.
+func (c *counts) slotShare(refined bool) bench.Work {
+	n := c.groups * c.pairs
+	touched := n / min(c.slots, c.pairs)
+	if refined {
+		touched = n
+	}
+	w := c.keyCovariance(false)
+	w[bench.Plain] += n * (8*c.slots*touched + 14*touched*touched)
+	return w
+}
+
+// joint is svd.Joint for m rows in blocks of the heads' width.
+func (c *counts) joint(m float64, dense bool) bench.Work {
+	d, r := c.d, min(c.rank, m, c.d)
+	w := bench.Work{bench.F64: 2*m*c.w*d + m*c.w*c.w/3} // the weighted stack
+	switch left := m <= d; {
+	case left && dense:
+		w[bench.F64] += 2*m*d*d + 2*m*m*d
+		w.Add(1, leading(m, r, 2*m*m))
+		w[bench.F64] += 2 * r * m * d
+	case left:
+		w[bench.F64] += m * m * d
+		w.Add(1, leading(m, r, 2*m*m))
+		w[bench.F64] += 2 * r * m * d
+	case dense: // Cholesky factor, K, trace; products with L^T K L
+		w[bench.F64] += d*d*d/3 + m*d*d + 2*d*d*d
+		if direct(d, r) {
+			w[bench.F64] += 4 * d * d * d
+		}
+		w.Add(1, leading(d, r, 4*d*d))
+	default:
+		w[bench.F64] += m*d*d + 4*r*m*d
+		w.Add(1, leading(d, r, 2*d*d))
+	}
+	if dense {
+		w[bench.F64] += 2 * r * d * d
+	}
+	w[bench.F64] += 2*(4*r*r*d+r*r*r/3) + 2*m*d*r + 2*m*c.w*r // orthonormal latent, up-projections, what they capture
+	return w
+}
+
+// direct says whether svd reduces a whole matrix of order n for r eigenpairs.
+func direct(n, r float64) bool { return n <= 192 || 5*r >= 2*n }
+
+// leading is the r leading eigenpairs of a matrix of order n whose product with a vector takes so many operations:
+// a whole reduction to tridiagonal form, half of it in matrix-vector products, with divide and conquer and
+// back-transformation; or a Krylov space of about 2.4 r dimensions (2.0 to 2.5 on the layers of SmolLM2-135M), each new
+// vector made orthogonal twice, and four looks at its projection on the way.
+func leading(n, r, product float64) bench.Work {
+	if direct(n, r) {
+		w := reduction(n)
+		w[bench.F64] += n*n*n + 2*r*n*n
+		return w
+	}
+	dim := min(n, 2.4*r)
+	w := bench.Work{bench.F64Thin: dim*product + 4*dim*dim*n + 256*n*dim}
+	w.Add(4, reduction(min(n, 2*r)))
+	w[bench.F64] += dim*dim*dim + 2*r*dim*dim + 2*r*dim*n
+	return w
+}
+
+// reduction of a symmetric matrix of order n to tridiagonal form.
+func reduction(n float64) bench.Work {
+	return bench.Work{bench.F64: 2 * n * n * n / 3, bench.Shared: 2 * n * n * n / 3}
+}
+
+// visible is how many keys a query of a window meets in products.
+func (c *counts) visible() float64 { return model.VisibleKeys(int(c.window)) }
+
+// projections are the source's attention projections for n tokens.
+func (c *counts) projections(n float64) bench.Work {
+	var w bench.Work
+	w[c.wide] = 2 * n * c.d * (2*c.q + 2*c.k)
+	return w
+}
+
+// sourceAttention is the source's attention forward over n tokens.
+func (c *counts) sourceAttention(n float64) bench.Work {
+	w := c.projections(n)
+	w[bench.F32] += 4 * n * c.q * c.visible()
+	w[bench.Exp] += n * c.heads * c.window / 2
+	w[bench.Shared] += 3 * n * (c.q + c.k)
+	return w
+}
+
+// feedForward is the MLP over n tokens.
+func (c *counts) feedForward(n float64) bench.Work {
+	w := bench.Work{bench.Exp: n * c.mlp}
+	w[c.wide] += 6 * n * c.d * c.mlp
+	return w
+}
+
+// mlaWeights is the number of weights of a converted layer.
+func (c *counts) mlaWeights() float64 {
+	return c.d*c.heads*(c.w+2*c.slots) + c.d*(c.rank+2*c.slots) + c.rank*2*c.q + c.d*c.q
+}
+
+// mlaForward is a converted layer's attention forward over n tokens, on float32 weights.
+func (c *counts) mlaForward(n float64) bench.Work {
+	return bench.Work{
+		bench.F32:    2*n*c.mlaWeights() + n*c.heads*(4*c.w+4*c.slots)*c.visible(),
+		bench.Exp:    n * c.heads * c.window / 2,
+		bench.Shared: n * c.heads * (2*c.w + 8*c.slots),
+	}
+}
+
+// logits is so many products with the output head over n tokens.
+func (c *counts) logits(n, products float64) bench.Work {
+	var w bench.Work
+	w[c.wide] += products * 2 * n * c.d * c.vocab
+	return w
+}
+
+// sampling is calibrate.SelfSamples: for every position of every sequence all weights once, the cache so far, and a draw,
+// which takes an exponential for each token of the vocabulary.
+func (c *counts) sampling() bench.Work {
+	n := c.samples * c.batches * (c.length - 1)
+	var w bench.Work
+	w[c.thin] += 2 * n * (c.layers*(c.d*(2*c.q+2*c.k)+3*c.d*c.mlp) + c.d*c.vocab)
+	w[bench.Short] += n * c.layers * 4 * c.q * c.length / 2
+	w[bench.Exp] += n * (c.layers*(c.heads*c.length/2+c.mlp) + c.vocab)
+	w[bench.Shared] += 2 * n * c.vocab
+	return w
+}
+
+// statistics is calibrate.Statistics over n tokens.
+func (c *counts) statistics(n float64) bench.Work {
+	w := c.projections(n)
+	w[bench.F32] += n*c.d*c.d + n*c.q*c.w + // of the inputs and queries
+		n*c.heads*(2*c.w*c.visible()+2*c.d*c.visible()+2*c.d*c.d)
+	w[bench.Exp] += n * c.heads * c.window / 2
+	w[bench.Shared] += n * c.heads * (7*c.window/2 + 6*c.d)
+	w[bench.Math] += c.heads * c.context
+	return w
+}
+
+// candidates is what calibrate.Run does to choose a layer's factorization: every candidate starts, the best few go through
+// the sweeps, and after each the error on the held-out tokens is measured.
+func (c *counts) candidates() bench.Work {
+	var w bench.Work
+	for _, candidate := range c.options.Candidates {
+		w.Add(1, c.start(candidate.Refine))
+		w.Add(1, c.fitted(candidate.Refine))
+	}
+	finalists := min(calibrate.Finalists, len(c.options.Candidates))
+	refined := c.options.Candidates[len(c.options.Candidates)-1].Refine // which ones they will be is not known
+	w.Add(float64(finalists), bench.Sum(c.sweep().Times(calibrate.FinalSweeps), c.fitted(refined)))
+	return w
+}
+
+// start is mla.NewFit: slots, position-free keys of every head, the joint factorization in the mean metric.
+func (c *counts) start(refined bool) bench.Work {
+	d := c.d
+	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(refined, c.groups), c.positionFree(refined).Times(c.heads), c.joint(2*c.q, true), c.fitUp())
+	w[bench.Plain] += 8 * c.heads * d * d // means of the metrics
+	w[bench.F64] += c.heads*(2*c.w*d*d+4*c.w*c.w*d) + d*d*d/3
+	return w
+}
+
+// fitted is mla.Fit.Attention and its error on the held-out tokens.
+func (c *counts) fitted(refined bool) bench.Work {
+	w := bench.Sum(c.slotRows(refined, c.heads), c.mlaForward(c.hold))
+	w[bench.F64] += 2 * c.q * c.rank * c.d
+	w[bench.Plain] += 2*c.d*c.q + 6*c.hold*c.d
+	return w
+}
+
+// fitUp is the best up-projections of all heads, of keys and of values.
+func (c *counts) fitUp() bench.Work {
+	d, r := c.d, c.rank
+	return bench.Work{bench.F64: 2 * c.heads * (2*r*d*d + 2*r*r*d + 2*r*d*c.w + r*r*r/3 + 2*r*r*c.w)}
+}
+
+// sweep is one alternation: nine applications of the normal equations (the residual's and eight conjugate steps), each with
+// its preconditioner, the latent orthonormal again, the up-projections.
+func (c *counts) sweep() bench.Work {
+	d, r, sides := c.d, c.rank, 2*c.heads
+	const steps = 9
+	w := c.fitUp()
+	w[bench.F64] += sides*(2*r*c.w*c.w+2*r*r*c.w+2*r*c.w*d+2*r*d*d) + r*r*r/3 +
+		steps*(sides*(2*r*r*d+2*r*d*d)+2*r*r*d+2*r*d*d) +
+		2*r*d*d + 3*r*r*d + r*r*r/3
+	return w
+}
+
+// calibratedLayer is one layer of calibrate.Run.
+func (c *counts) calibratedLayer() bench.Work {
+	n := c.train + c.hold
+	w := bench.Sum(c.sourceAttention(n), c.statistics(c.measured), c.candidates(), c.mlaForward(n))
+	// The refit: normal equations, four ridges, the outputs again.
+	width := c.q + 1
+	w[bench.F32] += c.train*width*width + 2*c.train*width*c.d + 4*2*c.hold*c.q*c.d + 2*n*c.q*c.d
+	w[bench.F64] += 4 * (width*width*width/3 + 2*width*width*c.d)
+	w[bench.Plain] += 4*width*width + c.train*(2*width+4*c.d) + 8*c.q/512*width*c.d + 4*6*c.hold*c.d
+	// Both streams on.
+	w.Add(2, c.feedForward(n))
+	w[bench.Plain] += 12 * n * c.d
+	return w
+}
+
+// scouting is calibrate.Scout.
+func (c *counts) scouting() bench.Work {
+	n := min(c.train, max(c.window, math.Floor(calibrate.ScoutTokens/c.window)*c.window))
+	tried := math.Ceil((c.layers - math.Floor(c.scoutStep()/2)) / c.scoutStep())
+	one := bench.Sum(c.statistics(n), c.candidates().Times(float64(len(c.thetas))))
+	forward := bench.Sum(c.sourceAttention(n+c.hold), c.feedForward(n+c.hold))
+	return bench.Sum(one.Times(tried), forward.Times(c.layers))
+}
+
+func (c *counts) scoutStep() float64 {
+	return max(1, math.Floor(c.layers/calibrate.ScoutLayers))
+}
+
+// correcting is the descent of calibrate.Run on the divergence of the logits: in each step a batch forward, the logits of
+// both networks, and back; every CheckEvery steps and once before, the held-out tokens forward.
+func (c *counts) correcting() bench.Work {
+	o := c.options.Distill
+	n := float64(o.Sequences) * c.window
+	steps, checks := float64(o.Steps), 1+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
+
+	forward := bench.Sum(c.mlaForward(1), c.feedForward(1)).Times(c.layers)
+	divergence := c.logits(1, 2)
+	divergence[bench.Exp] += 2 * c.vocab
+	divergence[bench.Shared] += 6 * c.vocab
+
+	// Back through one layer: gradients of weights and inputs, scores again and four products with them; the MLP to its
+	// input.
+	dim := c.w + 2*c.slots
+	back := bench.Work{
+		bench.F32:    4*c.mlaWeights() + c.heads*(6*dim+4*c.w)*c.visible(),
+		bench.Exp:    c.heads*c.window/2 + c.mlp,
+		bench.Shared: c.heads*(3*c.visible()+4*dim) + 10*c.mlp + 8*c.d,
+	}
+	back[c.wide] += 6 * c.d * c.mlp
+
+	step := bench.Sum(forward, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
+	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
+	check := bench.Sum(forward, divergence).Times(c.hold)
+	return bench.Sum(step.Times(steps), check.Times(checks))
+}
