@@ -39,10 +39,7 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	slots := p.Recipe.RopeDim / 2
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
-	o.HoldOut = heldOut(len(sequences))
-	if o.Distill.Steps > 0 {
-		o.Correct = (len(sequences) - o.HoldOut) / 2
-	}
+	_, o.Correct, o.HoldOut = parts(len(sequences), &o)
 	o.Progress = stepProgress(progress)
 	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
 		return err

@@ -92,8 +92,9 @@ type counts struct {
 	options calibrate.Options
 	thetas  []float64
 	window  float64
-	// train, hold and measured are tokens: for the fits, held out, and for the statistics.
-	train, hold, measured float64
+	// train, corrected, hold and measured are tokens: for the fits, for the correction alone, held out, and for the
+	// statistics.
+	train, corrected, hold, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
 	samples, batches, length float64
 }
@@ -121,8 +122,8 @@ func newCounts(p *Plan) *counts {
 	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
-	hold := heldOut(windows)
-	c.window, c.train, c.hold = float64(window), float64((windows-hold)*window), float64(hold*window)
+	fit, correct, hold := parts(windows, &c.options)
+	c.window, c.train, c.corrected, c.hold = float64(window), float64(fit*window), float64(correct*window), float64(hold*window)
 	c.measured = min(c.train, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
 }
@@ -404,7 +405,7 @@ func (c *counts) scoutStep() float64 {
 }
 
 // correcting is the descent of calibrate.Run on the divergence of the logits: in each step a batch forward, the logits of
-// both networks, and back; every CheckEvery steps and once before, the held-out tokens forward.
+// both networks, and back; every CheckEvery steps and once before, the held-out tokens forward. Kept passes are not run again.
 func (c *counts) correcting() bench.Work {
 	o := c.options.Distill
 	n := float64(o.Sequences) * c.window
@@ -428,5 +429,7 @@ func (c *counts) correcting() bench.Work {
 	step := bench.Sum(forward, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
 	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
 	check := bench.Sum(forward, divergence).Times(c.hold)
-	return bench.Sum(step.Times(steps), check.Times(checks))
+	// The source's streams of the tokens that no layer was fitted to, and what the layers' drift is in the end.
+	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
+	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.corrected+c.hold), forward.Times(c.hold))
 }

@@ -1,0 +1,110 @@
+package calibrate
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/mla"
+)
+
+// TestInvariance: a source can be written in many ways that compute the same. Turning each KV head's frequencies by
+// phases of their own, in keys and queries, and scaling its keys by a and its queries by 1/a must not change what the
+// conversion computes. (Slots that are found without the queries, QueryPower 0, see the scale: they are left out.)
+func TestInvariance(t *testing.T) {
+	net, a := network(t, nil)
+	block, err := net.Block(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer block.Close()
+	plain := block.Attention.(*model.GQA)
+	batch := model.NewBatch([][]int{make([]int, 40), make([]int, 23)})
+	r := rand.New(rand.NewPCG(4, 4))
+	h := make([]float32, batch.Tokens()*plain.Q.In)
+	for i := range h {
+		h[i] = float32(r.NormFloat64())
+	}
+	e := blas.New(2)
+
+	written := rewrite(plain, func(group, frequency int) (phase, scale float64) {
+		return r.Float64() * 2 * math.Pi, []float64{1.7, 0.4}[group]
+	})
+	same := func(name string, want, got []float32, tolerance float64) {
+		t.Helper()
+		weights := make([]float64, batch.Tokens())
+		for i := range weights {
+			weights[i] = 1
+		}
+		if err := relativeError(got, want, weights); !(err < tolerance) {
+			t.Errorf("%s: relative difference %g", name, err)
+		}
+	}
+	output := func(at model.Attention) []float32 {
+		y := make([]float32, len(h))
+		at.Forward(e, &batch, h, y)
+		return y
+	}
+	source := output(plain)
+	same("the source itself", source, output(written), 1e-5)
+
+	for _, slots := range []int{8, 4} {
+		frequencies := a.Rope.Frequencies(slots)
+		for _, c := range []mla.Candidate{
+			{QueryPower: 1, KeyWeight: 1}, {SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 0.3},
+			{QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
+		} {
+			convert := func(g *model.GQA) []float32 {
+				st := Statistics(e, g, &batch, h, 64)
+				f, err := mla.NewFit(sourceLayer(g), st, 10, frequencies, c, e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := f.Sweep(2); err != nil {
+					t.Fatal(err)
+				}
+				return output(model.FromAttention(f.Attention()))
+			}
+			want := convert(plain)
+			name := fmt.Sprintf("rotary key of %d, %s", slots, c)
+			// Lossy, so that there is something to compare.
+			weights := make([]float64, batch.Tokens())
+			for i := range weights {
+				weights[i] = 1
+			}
+			if lost := relativeError(want, source, weights); lost < 0.01 {
+				t.Errorf("%s: loses only %g", name, lost)
+			}
+			same(name, want, convert(written), 2e-3)
+		}
+	}
+}
+
+// rewrite turns and scales the keys of every KV head, frequency by frequency, and its queries inversely.
+func rewrite(a *model.GQA, how func(group, frequency int) (phase, scale float64)) *model.GQA {
+	out := *a
+	out.Q = model.NewWeight(a.Q.Out, a.Q.In, append([]float32(nil), a.Q.F32...))
+	out.K = model.NewWeight(a.K.Out, a.K.In, append([]float32(nil), a.K.F32...))
+	half, in := a.HeadDim/2, a.Q.In
+	turn := func(w []float32, row int, phase, scale float64) {
+		s, c := math.Sincos(phase)
+		for j := range in {
+			u, v := float64(w[row*in+j]), float64(w[(row+half)*in+j])
+			w[row*in+j] = float32(scale * (u*c - v*s))
+			w[(row+half)*in+j] = float32(scale * (u*s + v*c))
+		}
+	}
+	for g := range a.KVHeads {
+		for f := range half {
+			phase, scale := how(g, f)
+			turn(out.K.F32, g*a.HeadDim+f, phase, scale)
+			for h := g * a.Heads / a.KVHeads; h < (g+1)*a.Heads/a.KVHeads; h++ {
+				turn(out.Q.F32, h*a.HeadDim+f, phase, 1/scale)
+			}
+		}
+	}
+	return &out
+}
