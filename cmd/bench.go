@@ -20,14 +20,14 @@ import (
 type benchOptions struct {
 	Source string // "" for the machine alone
 	Recipe convert.Recipe
-	Tokens int
+	Tokens int // 0 for as many as the effort needs
 	Jobs   int // 0 for as many as are useful and fit
 	Time   time.Duration
 	JSON   bool
 }
 
 func newBenchCommand(s Streams) *cobra.Command {
-	o := benchOptions{Recipe: convert.DefaultRecipe(), Tokens: calibrate.DefaultTokens, Time: 150 * time.Millisecond}
+	o := benchOptions{Recipe: convert.DefaultRecipe(), Time: 150 * time.Millisecond}
 	c := &cobra.Command{
 		Use:   "bench [SRC]",
 		Short: "Measure this machine, and estimate conversions",
@@ -50,7 +50,7 @@ converted. With SRC a file of 64 MiB is written to the working directory, where 
 	f := c.Flags()
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank of the estimate, as for convert")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", "qk_rope_head_dim of the estimate, as for convert")
-	f.Var(intFlag(&o.Tokens, 2, 1, fmt.Sprint(o.Tokens)), "calibration-tokens", "calibration tokens of the estimate, as for convert")
+	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", "calibration tokens of the estimate, as for convert")
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once in the estimate (default: as for convert)")
 	f.DurationVar(&o.Time, "time", o.Time, "measure each figure for this long")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,13 +22,13 @@ import (
 type calibrationOptions struct {
 	// Source is convert.CalibrationSelf, convert.CalibrationNone or a file.
 	Source string
-	Tokens int
+	Tokens int // 0 for as many as the effort needs
 	Effort string
 	Seed   uint64
 }
 
 func newCalibrationOptions() calibrationOptions {
-	return calibrationOptions{Source: convert.CalibrationSelf, Tokens: calibrate.DefaultTokens, Effort: string(calibrate.Balanced), Seed: 1}
+	return calibrationOptions{Source: convert.CalibrationSelf, Effort: string(calibrate.Balanced), Seed: 1}
 }
 
 // AddFlags adds the flags to a command.
@@ -38,7 +39,11 @@ func (o *calibrationOptions) AddFlags(c *cobra.Command) {
 	}
 	f := c.Flags()
 	f.StringVar(&o.Source, "calibration", o.Source, "measure the source on tokens that it samples from itself (self), on a `FILE` of text (.txt, .jsonl) or of token ids (.npy, .jsonl), or not at all (none)")
-	f.Var(intFlag(&o.Tokens, 2, 1, fmt.Sprint(o.Tokens)), "calibration-tokens", "calibration tokens, a tenth of which is held out to decide every choice")
+	var tokens []string
+	for _, e := range calibrate.Efforts {
+		tokens = append(tokens, fmt.Sprintf("%s: %d", e, calibrate.DefaultTokens(e)))
+	}
+	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", fmt.Sprintf("calibration tokens, a tenth of which is held out to decide every choice (default: by effort, %s)", strings.Join(tokens, ", ")))
 	f.Var(choiceFlag(&o.Effort, efforts, o.Effort), "effort", "time for accuracy: fast fits and refits each layer, balanced corrects all layers together afterwards, best does so for longer")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "seed of the samples and of the order of the corrections")
 }
@@ -47,6 +52,9 @@ func (o *calibrationOptions) AddFlags(c *cobra.Command) {
 func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([][]int, error) {
 	if o.Source == convert.CalibrationNone {
 		return nil, nil
+	}
+	if o.Tokens == 0 {
+		o.Tokens = calibrate.DefaultTokens(calibrate.Effort(o.Effort))
 	}
 	c := &convert.Calibration{
 		Source: o.Source, Tokens: o.Tokens, Window: calibrate.Window, Effort: calibrate.Effort(o.Effort), Seed: o.Seed,

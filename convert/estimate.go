@@ -142,7 +142,7 @@ func (c *counts) dataFreeLayer() bench.Work {
 	metrics := bench.Work{bench.F64: 2*c.q*c.w*c.d + 2*c.q*c.w*c.d + 4*c.k*c.w*c.d} // of queries, outputs; energies
 	read := bench.Work{bench.Plain: 2 * c.d * (2*c.q + 2*c.k), bench.Fresh: c.layerBytes}
 	refined := c.refined
-	return bench.Sum(metrics, read, c.slotsFound(refined, false), c.slotRows(refined, c.groups+c.heads), c.positionFree(refined).Times(c.groups),
+	return bench.Sum(metrics, read, c.slotsFound(refined, false), c.slotRows(refined, c.groups+c.heads), c.positionFree(refined).Times(c.groups), c.phases(),
 		c.slotShare(refined), c.joint(2*c.k, false), c.emission())
 }
 
@@ -187,8 +187,11 @@ func (c *counts) positionFree(refined bool) bench.Work {
 	if refined {
 		terms = c.slots
 	}
-	return bench.Work{bench.Plain: 8 * c.d * c.pairs * (1 + terms), bench.Math: (c.slots + c.pairs) * c.context}
+	return bench.Work{bench.Plain: 8 * c.d * c.pairs * (1 + terms)}
 }
+
+// phases is the expected rotations over one distribution.
+func (c *counts) phases() bench.Work { return bench.Work{bench.Math: (c.slots + c.pairs) * c.context} }
 
 // slotShare is the share of the key energy that the slots carry.
 func (c *counts) slotShare(refined bool) bench.Work {
@@ -344,7 +347,7 @@ func (c *counts) candidates() bench.Work {
 // start is mla.NewFit: slots, position-free keys of every head, the joint factorization in the mean metric.
 func (c *counts) start(refined bool) bench.Work {
 	d := c.d
-	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(refined, c.groups), c.positionFree(refined).Times(c.heads), c.joint(2*c.q, true), c.fitUp())
+	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(refined, c.groups), c.positionFree(refined).Times(c.heads), c.phases().Times(c.heads), c.joint(2*c.q, true), c.fitUp())
 	w[bench.Plain] += 8 * c.heads * d * d // means of the metrics
 	w[bench.F64] += c.heads*(2*c.w*d*d+4*c.w*c.w*d) + d*d*d/3
 	return w

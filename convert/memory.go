@@ -73,32 +73,52 @@ func (p *Plan) attentionParameters() int64 {
 	return sum
 }
 
-// calibrationMemory is the peak memory of a calibration, in bytes: with t the tokens, d the hidden width, H heads of width
-// w, L layers of a weights each, it is what the layers in turn need,
+// calibrationMemory is the peak memory of a calibration, in bytes: the largest of its phases. With t the tokens of a layer's
+// fit and those held out, d the hidden width, H heads of width w with q = H w, c candidates, f the width of the MLP, v the
+// vocabulary, L layers of a weights each,
 //
-//	4 t (9 d)                the two streams, a layer's inputs, outputs and targets, and the steps between them
-//	8 (2 H d^2 + 8 d^2)      the metrics of all heads; those of the layer, factored
-//	8 (8 H w d)              keys, values and their weighted stack
-//	4 t (2 H w + d)          the refit's rows and residuals
-//	4 L a                    the layers converted so far
+//	sampling    the caches of the sequences side by side, their logits, the source's weights
+//	fitting     4 t (8 d + q)            both streams; inputs, outputs and targets of a layer; the heads' outputs
+//	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the candidates
+//	            4 L a                    the layers converted so far
+//	correcting  4 (6 L a + t' d)         weights, gradients, two moments, the best state and the next; the source's streams
+//	            4 l L (3 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
-// or what correcting them together does: weights, gradients, two moments and the best state, the source's stream and
-// weights, and the activations and logits of a batch.
+// and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
+// values of a group.
 func (p *Plan) calibrationMemory() int64 {
 	m, c := p.Source, p.Recipe.Calibration
-	t, d, l := int64(c.Tokens), int64(m.Hidden), int64(m.Layers)
-	q := int64(m.Heads) * int64(m.HeadDim)
+	window := min(c.Window, m.Context)
+	windows := max(2, (c.Tokens+window-1)/window)
+	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
+	fit, correct, hold := parts(windows, &o)
+	tokens := func(n int) int64 { return int64(n) * int64(window) }
+	t, d, l := tokens(fit+hold), int64(m.Hidden), int64(m.Layers)
+	heads, w := int64(m.Heads), int64(m.HeadDim)
+	q, kv := heads*w, int64(m.KVHeads)*w
+	rope := int64(p.Recipe.RopeDim)
 	a := p.attentionParameters()
-	// Intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and values of a group.
 	f, vocab := int64(m.Intermediate), int64(m.Vocab)
-	buffers := 4 * (3*f*min(t, 4096, max(128, 8<<20/f)) + 2*vocab*min(t, 256, 16<<20/vocab+1) + 4*q*min(t, 4096))
-	fit := max(8*(2*int64(m.Heads)*d*d+8*d*d+8*q*d), 4*t*(2*q+d))
-	need := 4*t*9*d + fit + 4*l*a + buffers
-	if c.Effort != calibrate.Fast {
-		batch := int64(4 * c.Window)
-		need = max(need, 4*(5*l*a+t*d+batch*d*(2*l+8))+p.SourceBytes+buffers)
+	// What a token's attention holds besides: latent, queries, keys, up-projected keys and values, outputs.
+	states := int64(p.ContentRank()) + rope + 2*heads*(w+rope) + 2*q + q
+	const group, chunk, slice = 4096, 8 << 20, 16 << 20
+	forward := 4 * max(3*f*min(t, group, max(128, chunk/f)), states*min(t, group))
+
+	sampling := int64(0)
+	if c.Source == CalibrationSelf {
+		batch, _, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
+		sampling = int64(batch)*(8*int64(length)*l*kv+4*(vocab+2*f+4*d)) + p.SourceBytes
 	}
-	return need
+	metrics := 8 * (2*heads*d*d + d*d + int64(len(o.Candidates))*2*(q+d)*d)
+	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
+	fitting := 4*t*(7*d) + 4*l*a + 4*min(t, tokens(hold))*d + max(metrics, 4*t*(d+q)+refit) + forward
+	correcting := int64(0)
+	if o.Distill.Steps > 0 {
+		kept := tokens(1) * l * (3*d + states + 2*f)
+		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
+		correcting = 4*(6*l*a+tokens(correct+hold)*d+kept+logits) + p.SourceBytes
+	}
+	return max(sampling, fitting, correcting)
 }
 
 // Jobs returns how many layers are best converted at once: as many as wanted, or than there are, but no more than fit into

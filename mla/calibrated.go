@@ -54,7 +54,7 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(s, s.Group(h), d, f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
+			key: slots.positionFree(s, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))

@@ -73,12 +73,13 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 		return nil, err
 	}
 	keyRows := slots.keys(s)
+	rho := slots.expect(s, m.Distances)
 
 	var keys, values []svd.Block
 	var keyTrace, valueTrace float64
 	for g := range s.KVHeads {
 		queries := svd.GramMetric(groupQueries(s, m.Query, g))
-		key := svd.Block{A: slots.positionFree(s, g, m.Distances, keyRows), Q: queries}
+		key := svd.Block{A: slots.positionFree(s, g, rho, keyRows), Q: queries}
 		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(o.Engine, s, g))}
 		// The keys count as they were before the slots: a residual that is rounding stays rounding.
 		keyTrace += svd.Block{A: headRows(s.K, g, s.HeadDim), Q: queries}.Energy(o.Engine, m.Input)

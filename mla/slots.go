@@ -242,30 +242,40 @@ func addComplex(yr, yi []float64, c complex128, xr, xi []float64) {
 	}
 }
 
+// expected is the expected rotation of every source frequency and of every slot over a distribution of distances,
+// rho = E[e^{i w D}].
+type expected struct{ source, slots []complex128 }
+
+// expect returns the expected rotations. A nil distribution stands for D = 0 (no expected phase: the rotation simply
+// removed).
+func (t *Slots) expect(s *Source, d Distances) *expected {
+	over := func(frequencies []float64) []complex128 {
+		out := make([]complex128, len(frequencies))
+		for i, w := range frequencies {
+			out[i] = 1
+			if d != nil {
+				out[i] = d.Phase(w)
+			}
+		}
+		return out
+	}
+	return &expected{over(s.Frequencies[:s.Pairs()]), over(t.Frequencies)}
+}
+
 // positionFree returns the keys [HeadDim, d] that query head h of group g meets without a rotation: what the slots do
-// not carry, each rotation replaced by its expected value over the head's distances,
+// not carry, each rotation replaced by its expected value,
 //
-//	conj(rho_f) k_{g,f} - sum_s conj(A_{g,s,f} rho_s) kappa_s,   rho = E[e^{i w D}].
+//	conj(rho_f) k_{g,f} - sum_s conj(A_{g,s,f} rho_s) kappa_s.
 //
-// slotKeys is [Slots.keys]. A nil distribution stands for D = 0 (no expected phase: the rotation simply removed).
-func (t *Slots) positionFree(s *Source, g int, d Distances, slotKeys svd.Matrix) svd.Matrix {
+// slotKeys is [Slots.keys].
+func (t *Slots) positionFree(s *Source, g int, rho *expected, slotKeys svd.Matrix) svd.Matrix {
 	pairs := s.Pairs()
 	out := svd.NewMatrix(s.HeadDim, s.Hidden())
-	phase := func(w float64) complex128 {
-		if d == nil {
-			return 1
-		}
-		return d.Phase(w)
-	}
-	slotPhase := make([]complex128, len(t.Frequencies))
-	for i, w := range t.Frequencies {
-		slotPhase[i] = phase(w)
-	}
 	for f := range pairs {
 		re, im := out.Row(f), out.Row(pairs+f)
 		i := g*s.HeadDim + f
-		addComplex(re, im, cmplx.Conj(phase(s.Frequencies[f])), s.K.Row(i), s.K.Row(i+pairs))
-		for slot, p := range slotPhase {
+		addComplex(re, im, cmplx.Conj(rho.source[f]), s.K.Row(i), s.K.Row(i+pairs))
+		for slot, p := range rho.slots {
 			if a := t.Query[g].At(slot, f); a != 0 {
 				addComplex(re, im, -cmplx.Conj(a*p), slotKeys.Row(2*slot), slotKeys.Row(2*slot+1))
 			}
