@@ -39,7 +39,7 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	slots := p.Recipe.RopeDim / 2
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
-	_, o.Correct, o.HoldOut = parts(len(sequences), &o)
+	o.HoldOut = heldOut(len(sequences))
 	o.Progress = stepProgress(progress)
 	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
 		return err

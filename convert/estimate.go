@@ -92,9 +92,8 @@ type counts struct {
 	options calibrate.Options
 	thetas  []float64
 	window  float64
-	// train, corrected, hold and measured are tokens: for the fits, for the correction alone, held out, and for the
-	// statistics.
-	train, corrected, hold, measured float64
+	// train, hold and measured are tokens: for the fits, held out, and for the statistics.
+	train, hold, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
 	samples, batches, length float64
 }
@@ -122,8 +121,8 @@ func newCounts(p *Plan) *counts {
 	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
-	fit, correct, hold := parts(windows, &c.options)
-	c.window, c.train, c.corrected, c.hold = float64(window), float64(fit*window), float64(correct*window), float64(hold*window)
+	hold := heldOut(windows)
+	c.window, c.train, c.hold = float64(window), float64((windows-hold)*window), float64(hold*window)
 	c.measured = min(c.train, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
 }
@@ -432,7 +431,7 @@ func (c *counts) correcting() bench.Work {
 	step := bench.Sum(forward, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
 	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
 	check := bench.Sum(forward, divergence).Times(c.hold)
-	// The source's streams of the tokens that no layer was fitted to, and what the layers' drift is in the end.
+	// What the drift of the layers is in the end.
 	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
-	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.corrected+c.hold), forward.Times(c.hold))
+	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.hold), forward.Times(c.hold))
 }

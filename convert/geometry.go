@@ -94,16 +94,6 @@ func splits(m *arch.Model, share float64) ([]Split, error) {
 // heldOut is how many of the calibration sequences decide every choice.
 func heldOut(sequences int) int { return max(1, sequences/10) }
 
-// parts divides the calibration sequences into those that layers are fitted to, those that only the correction of all
-// layers sees, and those held out.
-func parts(sequences int, o *calibrate.Options) (fit, correct, hold int) {
-	hold = heldOut(sequences)
-	if o.Distill.Steps > 0 {
-		correct = (sequences - hold) / 2
-	}
-	return sequences - hold - correct, correct, hold
-}
-
 // sample lets the source write the calibration tokens.
 func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, progress Progress) ([][]int, error) {
 	start, _ := tokens.Start(&net.Shape)

@@ -81,7 +81,7 @@ func (p *Plan) attentionParameters() int64 {
 //	fitting     4 t (8 d + q)            both streams; inputs, outputs and targets of a layer; the heads' outputs
 //	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the candidates
 //	            4 L a                    the layers converted so far
-//	correcting  4 (6 L a + t' d)         weights, gradients, two moments, the best state and the next; the source's streams
+//	correcting  4 (6 L a + t d)          weights, gradients, two moments, the best state and the next; the source's streams
 //	            4 l L (3 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
@@ -91,9 +91,7 @@ func (p *Plan) calibrationMemory() int64 {
 	window := min(c.Window, m.Context)
 	windows := max(2, (c.Tokens+window-1)/window)
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
-	fit, correct, hold := parts(windows, &o)
-	tokens := func(n int) int64 { return int64(n) * int64(window) }
-	t, d, l := tokens(fit+hold), int64(m.Hidden), int64(m.Layers)
+	t, d, l := int64(windows)*int64(window), int64(m.Hidden), int64(m.Layers)
 	heads, w := int64(m.Heads), int64(m.HeadDim)
 	q, kv := heads*w, int64(m.KVHeads)*w
 	rope := int64(p.Recipe.RopeDim)
@@ -111,12 +109,12 @@ func (p *Plan) calibrationMemory() int64 {
 	}
 	metrics := 8 * (2*heads*d*d + d*d + int64(len(o.Candidates))*2*(q+d)*d)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
-	fitting := 4*t*(7*d) + 4*l*a + 4*min(t, tokens(hold))*d + max(metrics, 4*t*(d+q)+refit) + forward
+	fitting := 4*t*(7*d) + 4*l*a + 4*int64(heldOut(windows)*window)*d + max(metrics, 4*t*(d+q)+refit) + forward
 	correcting := int64(0)
 	if o.Distill.Steps > 0 {
-		kept := tokens(1) * l * (3*d + states + 2*f)
+		kept := int64(window) * l * (3*d + states + 2*f)
 		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
-		correcting = 4*(6*l*a+tokens(correct+hold)*d+kept+logits) + p.SourceBytes
+		correcting = 4*(6*l*a+t*d+kept+logits) + p.SourceBytes
 	}
 	return max(sampling, fitting, correcting)
 }

@@ -249,7 +249,7 @@ func TestRunIsDeterministic(t *testing.T) {
 	net, a := network(t, nil)
 	o := testOptions(a)
 	o.Polish = Polish{Steps: 12, Sequences: 3, Rate: 1e-3}
-	o.Distill, o.Correct = Distill{Steps: 6, Sequences: 3, Rate: 1e-3}, 5
+	o.Distill = Distill{Steps: 6, Sequences: 3, Rate: 1e-3}
 	sequences := randomSequences(16, 40, net.Vocab)
 	one, reportOne := calibrated(t, net, 1, sequences, o)
 	three, reportThree := calibrated(t, net, 3, sequences, o)

@@ -11,6 +11,9 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/vec"
 )
 
+// nothingLost is a divergence, in nats, that rounding could be the cause of: steps would only walk at random.
+const nothingLost = 1e-7
+
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
 // weights move. Where the held-out divergence does not fall the steps are taken back and the rate is lowered; the state
@@ -40,6 +43,9 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 		}
 	}
 	tell("held-out", 0, best)
+	if best < nothingLost {
+		return nil
+	}
 	kept := cloneAll(layers)
 	random := rand.New(rand.NewPCG(o.Seed, 1<<33))
 	var order []int

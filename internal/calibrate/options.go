@@ -11,10 +11,6 @@ type Options struct {
 	Context int
 	// HoldOut is how many of the sequences (the last ones) are kept from every fit and decide every choice.
 	HoldOut int
-	// Correct is how many (those before) are kept for the correction of all layers; with none it runs on the tokens that
-	// the layers were fitted to, on which their error is half of what it is elsewhere and says little about what is left to
-	// gain.
-	Correct int
 	// StatisticsTokens bounds the tokens that the second moments are taken from.
 	StatisticsTokens int
 	Candidates       []mla.Candidate

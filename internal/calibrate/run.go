@@ -41,13 +41,12 @@ type run struct {
 // Run converts every layer of net on the given sequences of token ids.
 func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
 	cut := len(sequences) - o.HoldOut
-	fit := cut - o.Correct
-	if fit < 1 || o.HoldOut < 1 {
-		return nil, nil, errTooFew(len(sequences), o.HoldOut+o.Correct)
+	if cut < 1 || o.HoldOut < 1 {
+		return nil, nil, errTooFew(len(sequences), o.HoldOut)
 	}
 	r := &run{engine: e, net: net, options: o}
 	var err error
-	if r.train, err = newStreams(net, model.NewBatch(sequences[:fit])); err != nil {
+	if r.train, err = newStreams(net, model.NewBatch(sequences[:cut])); err != nil {
 		return nil, nil, err
 	}
 	if r.hold, err = newStreams(net, model.NewBatch(sequences[cut:])); err != nil {
@@ -68,12 +67,6 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	}
 	if o.Distill.Steps > 0 {
 		r.train.converted, r.hold.converted = nil, nil
-		if o.Correct > 0 {
-			r.train = &streams{batch: model.NewBatch(sequences[fit:cut])}
-			if r.train.source, err = net.Forward(e, &r.train.batch); err != nil {
-				return nil, nil, err
-			}
-		}
 		if err := distill(ctx, e, net, layers, r.train, r.hold, o); err != nil {
 			return nil, nil, err
 		}
