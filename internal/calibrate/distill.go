@@ -14,10 +14,20 @@ import (
 // nothingLost is a divergence, in nats, that rounding could be the cause of: steps would only walk at random.
 const nothingLost = 1e-7
 
+const (
+	// A rate is on trial until trialSteps steps at it have lowered the held-out divergence; one that has not is divided by
+	// slowdown, and the steps count anew. What serves a small model makes a real one worse.
+	trialSteps = 8
+	slowdown   = 3
+	// leastRate is the share of the first rate below which there is nothing to gain.
+	leastRate = 1e-3
+	// tooFar is how much above the least divergence seen so far makes the correction go back to it, and on more slowly.
+	tooFar = 1.02
+)
+
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
-// weights move. Where the held-out divergence does not fall the steps are taken back and the rate is lowered; the state
-// with the least divergence stays. Of both streams only the source's, behind the last layer, is used.
+// weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last layer, is used.
 func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold *streams, o Options) error {
 	t := &distiller{engine: e, net: net, layers: layers}
 	for _, a := range layers {
@@ -47,60 +57,74 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 		return nil
 	}
 	kept := cloneAll(layers)
-	random := rand.New(rand.NewPCG(o.Seed, 1<<33))
-	var order []int
+	t.train, t.random = train, rand.New(rand.NewPCG(o.Seed, 1<<33))
 	d := o.Distill
-	rate := d.Rate
-	for step := range d.Steps {
+	rate, proven := d.Rate, false
+	back := func() {
+		rate /= slowdown
+		for i, a := range layers {
+			a.CopyWeights(kept[i])
+			t.optimizers[i].reset()
+		}
+	}
+	for step := 0; step < d.Steps && rate > d.Rate*leastRate; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var part []int
-		for range d.Sequences {
-			if len(order) == 0 {
-				order = random.Perm(train.batch.Sequences())
-			}
-			part = append(part, order[0])
-			order = order[1:]
+		loss, err := t.step(d.Sequences, rate*schedule(step, d.Steps))
+		if err != nil {
+			return err
 		}
-		tokens := 0
-		for _, i := range part {
-			tokens += train.batch.Starts[i+1] - train.batch.Starts[i]
+		step++
+		tell("distill", step, loss)
+		if step%CheckEvery != 0 && step != d.Steps && (proven || step != trialSteps) {
+			continue
 		}
-		// One sequence after the other: its states are all that is held.
-		loss := 0.0
-		for _, i := range part {
-			b, want := train.sequence(i, net.Hidden)
-			l, err := t.backward(b, want, 1/float32(tokens))
-			if err != nil {
-				return err
-			}
-			loss += l / float64(tokens)
+		kl, err := t.divergence(hold)
+		if err != nil {
+			return err
 		}
-		for _, opt := range t.optimizers {
-			opt.step(e, rate*schedule(step, d.Steps))
-		}
-		tell("distill", step+1, loss)
-		if (step+1)%CheckEvery == 0 || step == d.Steps-1 {
-			kl, err := t.divergence(hold)
-			if err != nil {
-				return err
-			}
-			tell("held-out", step+1, kl)
-			if kl < best {
-				best, kept = kl, cloneAll(layers)
-				continue
-			}
-			// Too fast for this model (what serves a small one makes a real one worse): back to the best state, slower.
-			rate /= 3
-			for i, a := range layers {
-				a.CopyWeights(kept[i])
-				t.optimizers[i].reset()
-			}
+		tell("held-out", step, kl)
+		switch {
+		case kl < best:
+			best, kept, proven = kl, cloneAll(layers), true
+		case !proven:
+			back()
+			step = 0
+		case kl > tooFar*best:
+			back()
 		}
 	}
 	copy(layers, kept)
 	return nil
+}
+
+// step moves all layers along the gradient of some sequences and returns their divergence.
+func (t *distiller) step(sequences int, rate float64) (float64, error) {
+	var part []int
+	tokens := 0
+	for range sequences {
+		if len(t.order) == 0 {
+			t.order = t.random.Perm(t.train.batch.Sequences())
+		}
+		i := t.order[0]
+		part, t.order = append(part, i), t.order[1:]
+		tokens += t.train.batch.Starts[i+1] - t.train.batch.Starts[i]
+	}
+	// One sequence after the other: its states are all that is held.
+	loss := 0.0
+	for _, i := range part {
+		b, want := t.train.sequence(i, t.net.Hidden)
+		l, err := t.backward(b, want, 1/float32(tokens))
+		if err != nil {
+			return 0, err
+		}
+		loss += l / float64(tokens)
+	}
+	for _, opt := range t.optimizers {
+		opt.step(t.engine, rate)
+	}
+	return loss, nil
 }
 
 // sequence is one sequence and the source's stream over it.
@@ -124,6 +148,9 @@ type distiller struct {
 	layers     []*model.MLA
 	grads      []*model.MLAGradient
 	optimizers []*adam
+	train      *streams
+	random     *rand.Rand
+	order      []int // sequences that this pass over the training tokens has still to come to
 }
 
 // forward is the converted network's residual stream behind the last layer.
@@ -157,8 +184,8 @@ func (t *distiller) divergence(s *streams) (float64, error) {
 	return sum / float64(s.batch.Tokens()), nil
 }
 
-// kept is what one layer's way back needs of its way forward.
-type kept struct {
+// passes is what one layer's way back needs of its way forward.
+type passes struct {
 	x         []float32 // the residual stream before the layer
 	attention *model.Pass
 	mlp       *model.MLPPass
@@ -172,11 +199,11 @@ func (t *distiller) backward(b model.Batch, want []float32, share float32) (floa
 	if err != nil {
 		return 0, err
 	}
-	passes := make([]kept, len(t.blocks))
+	kept := make([]passes, len(t.blocks))
 	y := make([]float32, len(x))
 	for i, block := range t.blocks {
 		h := make([]float32, len(x))
-		p := &passes[i]
+		p := &kept[i]
 		p.x = append([]float32(nil), x...)
 		model.RMSNorm(e, n, x, block.AttnNorm, block.Eps, h)
 		p.attention = t.layers[i].Begin(e, &b, h)
@@ -192,11 +219,11 @@ func (t *distiller) backward(b model.Batch, want []float32, share float32) (floa
 	vec.Scale(share, dx)
 	dh := y
 	for i := len(t.blocks) - 1; i >= 0; i-- {
-		block, p := t.blocks[i], &passes[i]
+		block, p := t.blocks[i], &kept[i]
 		p.mlp.Backward(e, dx)
 		p.attention.Backward(dx, t.grads[i], dh)
 		model.RMSNormBackward(e, n, p.x, block.AttnNorm, block.Eps, dh, dx)
-		*p = kept{}
+		*p = passes{}
 	}
 	return loss, nil
 }
