@@ -315,7 +315,7 @@ func TestLossless(t *testing.T) {
 			}
 		}
 		d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
-		if kl, err := d.divergence(sourceStreams(t, net, randomSequences(3, 30, net.Vocab))); err != nil || kl > 1e-6 {
+		if kl, err := d.divergence(sourceStreams(t, net, randomSequences(3, 30, net.Vocab)), 0); err != nil || kl > 1e-6 {
 			t.Errorf("refine %v: divergence %g, %v", refine, kl, err)
 		}
 	}
@@ -362,7 +362,7 @@ func TestDistillGradient(t *testing.T) {
 		t.Fatal(err)
 	}
 	loss /= float64(tokens)
-	if direct, err := d.divergence(part); err != nil || math.Abs(direct-loss) > 1e-6*loss {
+	if direct, err := d.divergence(part, softness); err != nil || math.Abs(direct-loss) > 1e-6*loss {
 		t.Errorf("loss %g, direct %g, %v", loss, direct, err)
 	}
 	for i, l := range layers {
@@ -382,7 +382,7 @@ func TestDistillGradient(t *testing.T) {
 				for j, g := range c.grad {
 					c.values[j] += float32(f * step * float64(g) / norm)
 				}
-				kl, err := d.divergence(part)
+				kl, err := d.divergence(part, softness)
 				if err != nil {
 					t.Fatal(err)
 				}

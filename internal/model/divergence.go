@@ -8,9 +8,10 @@ import (
 )
 
 // Divergence returns the sum over rows of KL(p || q), in nats: p and q are the next-token distributions of the residual
-// streams want and got [rows, Hidden]. If dx is not nil, the derivative by got is added to it: through the softmax it is
-// q - p in the logits.
-func (n *Network) Divergence(e *blas.Engine, rows int, want, got, dx []float32) float64 {
+// streams want and got [rows, Hidden]. With a soft above zero a row counts soft*log(1 + KL/soft) instead, so that the few
+// tokens on which the two disagree altogether do not drown the others. If dx is not nil, the derivative by got is added to
+// it: through the softmax it is q - p in the logits.
+func (n *Network) Divergence(e *blas.Engine, rows int, want, got []float32, soft float64, dx []float32) float64 {
 	d, vocab := n.Hidden, n.Vocab
 	step := logitRows(vocab)
 	h := make([]float32, step*d)
@@ -23,7 +24,13 @@ func (n *Network) Divergence(e *blas.Engine, rows int, want, got, dx []float32) 
 		RMSNorm(e, m, got[lo*d:(lo+m)*d], n.finalNorm, n.NormEps, h)
 		n.head.Apply(e, m, h, d, 0, q, vocab)
 		e.For(m, func(i int) {
-			losses[lo+i] = klRow(p[i*vocab:(i+1)*vocab], q[i*vocab:(i+1)*vocab])
+			derivative := q[i*vocab : (i+1)*vocab]
+			kl := klRow(p[i*vocab:(i+1)*vocab], derivative)
+			losses[lo+i] = kl
+			if soft > 0 {
+				losses[lo+i] = soft * math.Log1p(kl/soft)
+				vec.Scale(float32(1/(1+kl/soft)), derivative)
+			}
 		})
 		if dx == nil {
 			continue
