@@ -26,7 +26,8 @@ const (
 	slowdown   = 3
 	// leastRate is the share of the first rate below which there is nothing to gain.
 	leastRate = 1e-3
-	// tooFar is how much above the least divergence seen so far makes the correction go back to it, and on more slowly.
+	// tooFar is how much above the least divergence seen so far makes the correction go back to it, and on more slowly; so
+	// does missing it twice.
 	tooFar = 1.02
 )
 
@@ -64,7 +65,7 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 	kept := cloneAll(layers)
 	t.train, t.random = train, rand.New(rand.NewPCG(o.Seed, 1<<33))
 	d := o.Distill
-	rate, proven := d.Rate, false
+	rate, proven, missed := d.Rate, false, false
 	back := func() {
 		rate /= slowdown
 		for i, a := range layers {
@@ -92,12 +93,15 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 		tell("held-out", step, kl)
 		switch {
 		case kl < best:
-			best, kept, proven = kl, cloneAll(layers), true
+			best, kept, proven, missed = kl, cloneAll(layers), true, false
 		case !proven:
 			back()
 			step = 0
-		case kl > tooFar*best:
+		case missed || kl > tooFar*best:
 			back()
+			missed = false
+		default:
+			missed = true
 		}
 	}
 	copy(layers, kept)
