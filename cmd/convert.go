@@ -14,6 +14,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/convert"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 	"github.com/mlaconvert/mlaconvert/verify"
 )
@@ -41,8 +42,9 @@ func newConvertOptions() convertOptions {
 func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.Out, "out", "", "write to `DIR` (default: NAME-mla in the current directory)")
-	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it being the constant channel")
-	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller)", convert.DefaultRopeDim))
+	f.Var(choiceFlag(&o.Recipe.Engine, engine.Names(), engine.Default), "engine", "write what this engine computes right, and refuse what it cannot")
+	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it or more neutralising its norm")
+	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller and the engine has kernels for it)", convert.DefaultRopeDim))
 	f.Var(shareFlag(&o.CacheBudget), "cache-budget", "choose rank and rope-dim for this share of the source's cache, by the error on held-out calibration tokens")
 	f.Var(choiceFlag(&o.Recipe.DType, convert.DTypes, convert.DTypeKeep), "dtype", "type of the tensors that are written; keep: as in the source")
 	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "context length, in tokens, that attention distances are extended to (default: the source's, at most 32768 or two calibration windows)")
@@ -76,11 +78,14 @@ func newConvertCommand(s Streams) *cobra.Command {
 		Long: `Convert SRC, which is a model folder (config.json and *.safetensors), its model.safetensors.index.json, or one
 .safetensors file with config.json beside it.
 
-The output is a folder that transformers loads as DeepseekV3ForCausalLM. It appears when it is whole: until then the
+The output is a folder that engines load as DeepseekV3ForCausalLM. --engine names the one that it is for: vLLM, SGLang,
+llama.cpp and ExLlama have no biases in attention, so the norm of the latent is neutralised in another way than for
+transformers, mlx-lm and LMDeploy, and some compute fewer widths and RoPE scalings. It appears when it is whole: until then the
 work lies in DIR.partial, which an interruption leaves for --resume.`,
 		Example: `  mlaconvert convert SmolLM2-135M --rank 128
   mlaconvert convert model.safetensors --rank 512 --rope-dim 64 --out model-mla --verify
   mlaconvert convert SmolLM2-135M --cache-budget 0.5
+  mlaconvert convert SmolLM2-135M --engine vllm
   mlaconvert convert big-model --memory 16GB --resume`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -103,6 +108,8 @@ type convertReport struct {
 	Version       string          `json:"version"`
 	Recipe        convert.Recipe  `json:"recipe"`
 	Cache         convert.Cache   `json:"cache"`
+	Dialect       string          `json:"dialect"`
+	RopeError     float64         `json:"rope_error,omitempty"`
 	DType         string          `json:"dtype"`
 	WeightsBytes  int64           `json:"weights_bytes"`
 	Layers        []convert.Layer `json:"layers"`
@@ -148,7 +155,7 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	progress.End()
 	report := convertReport{
 		Schema: "mlaconvert.convert/1", Source: o.Source, Target: o.Out, Version: outcome.Record.Tool.Version,
-		Recipe: outcome.Record.Recipe, Cache: outcome.Record.Cache, DType: outcome.Record.DType,
+		Recipe: outcome.Record.Recipe, Cache: outcome.Record.Cache, Dialect: outcome.Record.Dialect, RopeError: outcome.Record.RopeError, DType: outcome.Record.DType,
 		WeightsBytes: job.plan.Layout.TotalBytes, Layers: outcome.Record.Layers, ResumedLayers: outcome.Resumed, Jobs: job.jobs,
 		Seconds: time.Since(start).Seconds(), PeakRSSBytes: peakMemory(), Warnings: append([]string{}, job.plan.Warnings...),
 	}
@@ -257,6 +264,8 @@ func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) 
 		switch {
 		case o.DryRun:
 			return nil, usagef("--cache-budget needs the weights, which --dry-run does not read: use plan")
+		case len(engine.Lookup(o.Recipe.Engine).Widths) > 0:
+			return nil, usagef("--cache-budget chooses any widths, %s has kernels for some: give --rank", o.Recipe.Engine)
 		case o.Recipe.Calibration == nil:
 			return nil, usagef("--cache-budget needs a calibration: --calibration self or a file")
 		}

@@ -19,6 +19,7 @@ const (
 	exitOK           = 0
 	exitOther        = 1
 	exitVerification = 3
+	exitLimits       = 4
 	exitUsage        = 64
 	exitInterrupted  = 130
 )

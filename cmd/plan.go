@@ -58,6 +58,8 @@ type planReport struct {
 	Cache           convert.Cache      `json:"cache"`
 	CacheBytes      cacheBytes         `json:"cache_bytes_per_token"`
 	Geometry        geometry           `json:"geometry"`
+	Dialect         string             `json:"dialect"`
+	RopeError       float64            `json:"rope_error,omitempty"`
 	SourceBytes     int64              `json:"source_weights_bytes"`
 	WeightsBytes    int64              `json:"weights_bytes"`
 	Jobs            int                `json:"jobs"`
@@ -131,7 +133,7 @@ func newPlanReport(job *job, o *convertOptions) *planReport {
 	p := job.plan
 	m := p.Source
 	r := &planReport{
-		Schema: "mlaconvert.plan/1", Source: o.Source, Target: o.Out, Recipe: p.Recipe, Cache: p.Cache,
+		Schema: "mlaconvert.plan/1", Source: o.Source, Target: o.Out, Recipe: p.Recipe, Cache: p.Cache, Dialect: p.Dialect(), RopeError: p.RopeError,
 		CacheBytes: cacheBytes{
 			Source: int64(m.Layers) * int64(p.Cache.Source) * int64(p.DType.Size()),
 			Target: int64(m.Layers) * int64(p.Cache.Target) * int64(p.TargetDType().Size()),
@@ -163,6 +165,7 @@ func (r *planReport) printHeaders(w io.Writer, p *convert.Plan) error {
 		r.Source, g.Architecture, g.Layers, g.Hidden, g.Heads, g.KVHeads, g.HeadDim, g.SourceDType, ui.FormatSize(r.SourceBytes))
 	fmt.Fprintf(t, "target\t%s: kv_lora_rank %d, qk_nope_head_dim %d, qk_rope_head_dim %d, v_head_dim %d, %s\n",
 		r.Target, g.KVLoraRank, g.QKNoPE, g.QKRope, g.VHead, g.DType)
+	fmt.Fprintf(t, "engine\t%s, its latent norm neutralised by %s\n", p.Engine.Name, dialectWords[p.Dialect()])
 	fmt.Fprintf(t, "cache\t%d -> %d floats per token and layer (%.1f %%), %s -> %s per token\n",
 		r.Cache.Source, r.Cache.Target, 100*r.Cache.Ratio, ui.FormatSize(r.CacheBytes.Source), ui.FormatSize(r.CacheBytes.Target))
 	count := make(map[convert.Action]int)

@@ -15,14 +15,14 @@ type Streams struct {
 }
 
 // commands make the subcommands, in the order of the help text.
-var commands = []func(Streams) *cobra.Command{newConvertCommand, newVerifyCommand, newPlanCommand, newBenchCommand, newVersionCommand}
+var commands = []func(Streams) *cobra.Command{newConvertCommand, newVerifyCommand, newPlanCommand, newInspectCommand, newBenchCommand, newVersionCommand}
 
 const rootLong = `mlaconvert turns a Llama-type checkpoint (multi-head or grouped-query attention, safetensors) into one with
 Multi-head Latent Attention that stock engines load as DeepseekV3ForCausalLM, by low-rank factorization and without
 training.
 
-Exit codes: 0 done, 1 other error, 3 verification failed, 10 bad source, 11 unsupported source, 12 output exists or
-cannot be resumed, 13 no space or memory, 64 wrong usage, 130 interrupted.`
+Exit codes: 0 done, 1 other error, 3 verification failed, 4 not for the engine, 10 bad source, 11 unsupported source or
+not for the engine, 12 output exists or cannot be resumed, 13 no space or memory, 64 wrong usage, 130 interrupted.`
 
 func newRootCommand(s Streams) *cobra.Command {
 	root := &cobra.Command{

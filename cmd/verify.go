@@ -182,6 +182,9 @@ func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *veri
 	if err != nil {
 		return nil, nil, err
 	}
+	if record != nil {
+		mla.LatentEps = madeFor(record).Eps(&mla.Shape)
+	}
 	if o.Source == "" {
 		if o.Source, err = recordedSource(target.Dir(), record); err != nil {
 			return nil, nil, err

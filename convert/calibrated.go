@@ -40,6 +40,9 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
 	o.HoldOut = heldOut(len(sequences))
+	if !p.Target.Bias {
+		o.Neutral.Width = p.Target.Rank
+	}
 	o.Progress = stepProgress(progress)
 	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
 		return err
@@ -56,8 +59,7 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 	thetas := calibrate.Thetas(rope.Theta, c.plan.Source.HeadDim/2, slots)
 	var geometries []calibrate.Geometry
 	for _, theta := range thetas {
-		r := rope
-		r.Theta = theta
+		r, _ := c.plan.targetRope(theta)
 		geometries = append(geometries, calibrate.Geometry{Rank: o.Rank, Frequencies: r.Frequencies(2 * slots), Candidates: o.Candidates})
 	}
 	best := 0
@@ -70,7 +72,7 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 		best = slices.Index(errs, slices.Min(errs))
 		progress.Done(int64(len(thetas)))
 	}
-	c.plan.Target.Rope.Theta = thetas[best]
+	c.plan.setTheta(thetas[best])
 	o.Frequencies = geometries[best].Frequencies
 	return nil
 }
@@ -81,7 +83,7 @@ func stepProgress(progress Progress) func(calibrate.Step) {
 	names := map[string]struct {
 		phase string
 		unit  string
-	}{"layer": {"calibrating", "layers"}, "distill": {"correcting all layers together", "steps"}}
+	}{"layer": {"calibrating", "layers"}, "distill": {"correcting all layers together", "steps"}, "neutral": {"neutralising the latent norm", "layers"}}
 	return func(s calibrate.Step) {
 		n, ok := names[s.Name]
 		if !ok {
@@ -99,14 +101,21 @@ func (c *calibrated) convert(_ *blas.Engine, layer, rank int) (*result, error) {
 	if c.layers == nil {
 		return nil, errors.New("calibrated layers asked for before the calibration")
 	}
-	a := c.layers[layer].ToAttention()
-	if a.Rank() != rank {
-		return nil, fmt.Errorf("layer %d: calibrated at rank %d, asked for %d", layer, a.Rank(), rank)
+	// The layout brings its own norm.
+	withoutNorm := *c.layers[layer]
+	withoutNorm.LatentNorm = nil
+	a := withoutNorm.ToAttention()
+	report := c.reports[layer]
+	content := a.Rank()
+	if report.Norm != nil {
+		content = report.Norm.Content
+	}
+	if content != rank && (report.Norm == nil || content > rank) {
+		return nil, fmt.Errorf("layer %d: calibrated at rank %d, asked for %d", layer, content, rank)
 	}
 	gamma, err := loadInputNorm(c.plan, layer)
 	if err != nil {
 		return nil, err
 	}
-	report := c.reports[layer]
-	return &result{attention: a, inputNorm: gamma, record: Layer{Layer: layer, Rank: rank, Calibration: &report}}, nil
+	return &result{attention: a, inputNorm: gamma, record: Layer{Layer: layer, Rank: content, Calibration: &report}}, nil
 }

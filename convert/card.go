@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/report"
 )
 
@@ -39,7 +40,15 @@ func modelCard(p *Plan, r *Record) []byte {
 	line("\n## Use\n")
 	line("```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n")
 	line("model = AutoModelForCausalLM.from_pretrained(\"PATH/TO/THIS/FOLDER\", dtype=\"auto\")\ntokenizer = AutoTokenizer.from_pretrained(\"PATH/TO/THIS/FOLDER\")\n```\n")
-	line("No code comes with it: the class is part of transformers. `kv_a_layernorm` is neutralised by a constant channel with the bias %d, so an engine must honour `attention_bias`; one that drops it computes something else.\n", constantChannel)
+	line("It was made for %s. No code comes with it: the class is part of transformers.", p.Engine.Name)
+	if p.Target.Bias {
+		line("`kv_a_layernorm` is neutralised by a constant channel with the bias %d, so an engine must honour `attention_bias`; one that drops it computes something else.\n", constantChannel)
+	} else {
+		line("There are no biases in attention: `kv_a_layernorm` is neutralised by energy rows in the latent, which keep its length nearly constant. How nearly is in the table below (norm).\n")
+	}
+	if r.RopeError > 0 {
+		line("%s has no RoPE scaling of type %s: it is written as the nearest YaRN scaling, whose frequencies are off by %.3g %% at most. The conversion was made for the frequencies as written.\n", p.Engine.Name, m.Rope.Type, 100*r.RopeError)
+	}
 
 	line("## How it was made\n")
 	line("```\n%s\n```\n", r.Command)
@@ -72,7 +81,25 @@ func dataFreeCard(line func(string, ...any), table func(*report.Table), p *Plan,
 	for _, l := range r.Layers {
 		layers.Add(fmt.Sprint(l.Layer), fmt.Sprint(l.Rank), fmt.Sprintf("%.3g %%", 100*l.DiscardedShare), fmt.Sprintf("%.2f %%", 100*l.RotaryShare))
 	}
+	addNorm(layers, r.Layers, func(l *Layer) *calibrate.NormReport { return l.Norm })
 	table(layers)
+	if !p.Target.Bias {
+		line("\nNorm: the standard deviation of the latent norm's factor over its mean, for inputs uniform on a sphere; real ones are not. Rows: those of the latent for keys and values, and energy rows.")
+	}
+}
+
+// addNorm adds the columns of the latent norm where the layers have a report of it.
+func addNorm(t *report.Table, layers []Layer, of func(*Layer) *calibrate.NormReport) {
+	for i := range layers {
+		n := of(&layers[i])
+		if n == nil {
+			return
+		}
+		if i == 0 {
+			t.Head = append(t.Head, "norm", "rows")
+		}
+		t.Rows[i] = append(t.Rows[i], fmt.Sprintf("%.3g %%", 100*n.Fluctuation), fmt.Sprintf("%d + %d", n.Content, n.Energy))
+	}
 }
 
 // calibratedCard describes a calibrated conversion.
@@ -91,5 +118,9 @@ func calibratedCard(line func(string, ...any), table func(*report.Table), p *Pla
 		m := l.Calibration
 		layers.Add(fmt.Sprint(l.Layer), fmt.Sprintf("%.4f", m.Isolated), fmt.Sprintf("%.4f", m.Start), fmt.Sprintf("%.4f", m.Refit), fmt.Sprintf("%.4f", m.Polish), fmt.Sprintf("%.4f", m.Drift))
 	}
+	addNorm(layers, r.Layers, func(l *Layer) *calibrate.NormReport { return l.Calibration.Norm })
 	table(layers)
+	if !p.Target.Bias {
+		line("\nNorm: the standard deviation of the latent norm's factor over its mean. Rows: those of the latent for keys and values, and energy rows. The columns before them are without the norm.")
+	}
 }

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
@@ -11,24 +12,43 @@ import (
 
 // The layout of DeepseekV3ForCausalLM has an RMSNorm between the down- and the up-projection, which mla.Attention has not:
 //
-//	y = w * c~ / sqrt(|c~|^2/r + eps),   c~ = [s c; 0; B] in R^r.
+//	y = w * c~ / sqrt(|c~|^2/r + eps),   c~ in R^r.
 //
-// The last row of kv_a_proj_with_mqa is zero with the bias B, so that with w = B/sqrt(r) in every place the norm is the
-// identity up to the relative error |s c|^2 / (2 B^2). B and s are powers of two, which every dtype holds exactly and which
-// change no rounding. w is rounded to the dtype of the output; what it became divides kv_b_proj, so that its rounding costs
-// nothing.
+// It is neutralised in one of two ways. Powers of two scale what they can, since every dtype holds them exactly and they
+// change no rounding.
+//
+// With biases (DialectBias), c~ = [s c; 0; B]: the last row of kv_a_proj_with_mqa is zero with the bias B, so that with
+// w = B/sqrt(r) in every place the norm is the identity up to the relative error |s c|^2 / (2 B^2). w is rounded to the dtype
+// of the output; what it became divides kv_b_proj, so that its rounding costs nothing.
+//
+// Without (DialectEnergy), c~ = s T x with |T x| near 1 for every input (see mla.FitEnergy), and w = 1: y = sqrt(r) T x / |T x|,
+// and kv_b_proj is divided by sqrt(r). s makes |c~|^2/r large beside the epsilon of any engine.
 const (
+	// DialectBias and DialectEnergy name the ways in the record.
+	DialectBias   = "bias"
+	DialectEnergy = "energy"
+
 	// constantChannel is B: large beside the latent, and exact in float16 as well as in bfloat16.
 	constantChannel = 1 << 14
 	// latentBound is what s keeps |s c| below, so that the norm's error stays below 2^-21.
 	latentBound = 1 << 4
+	// energyRMS is the least root mean square of the elements of s T x: an epsilon of 1e-5 changes the norm by 2e-8.
+	energyRMS = 1 << 4
 )
+
+// Dialect is the way in which the norm is neutralised: [DialectBias] or [DialectEnergy].
+func (p *Plan) Dialect() string {
+	if p.Target.Bias {
+		return DialectBias
+	}
+	return DialectEnergy
+}
 
 // attentionSpecs lists the tensors of a layer's attention, by their names in the layer, in the order in which
 // [attentionTensors] makes them.
 func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 	t := &arch.MLATensors
-	return []checkpoint.Spec{
+	specs := []checkpoint.Spec{
 		{Name: t.Q, DType: d, Shape: []int{m.Heads * (m.NoPEDim + m.RopeDim), m.Hidden}},
 		{Name: t.KVDown, DType: d, Shape: []int{m.Rank + m.RopeDim, m.Hidden}},
 		{Name: t.KVDownBias, DType: d, Shape: []int{m.Rank + m.RopeDim}},
@@ -37,24 +57,28 @@ func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 		{Name: t.O, DType: d, Shape: []int{m.Hidden, m.Heads * m.VDim}},
 		{Name: t.OBias, DType: d, Shape: []int{m.Hidden}},
 	}
+	if !m.Bias {
+		specs = slices.DeleteFunc(specs, func(s checkpoint.Spec) bool { return s.Name == t.KVDownBias || s.Name == t.OBias })
+	}
+	return specs
 }
 
 // attentionTensors writes a layer's attention in the tensors of [attentionSpecs], calling emit with each in turn; data is
-// valid during the call. a has at most m.Rank-1 latent rows. gamma [d] is the weight of the input norm: |x/gamma|^2 = d
-// for every input x of the attention.
+// valid during the call. gamma [d] is the weight of the input norm: |x/gamma|^2 = d for every input x of the attention.
+//
+// With biases a has at most m.Rank-1 latent rows. Without, it has at most m.Rank, the energy rows of an mla.Energy among
+// them, and no bias. Heads narrower than the target's are padded with zeros.
 func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit func(name string, data []float32) error) error {
 	t := &arch.MLATensors
-	s := latentScale(a.Down, gamma)
-	w := roundTo(d, float32(constantChannel/math.Sqrt(float64(m.Rank))))
-	gain := float64(w) * math.Sqrt(float64(m.Rank)) / constantChannel
+	s, w, up := normScales(m, a, gamma, d)
 	var buf buffer
 
-	// The engine multiplies scores by 1/sqrt(nope+rope).
-	scale := a.Scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim))
+	// The engine multiplies scores by 1/sqrt(nope+rope), and for some rotary scalings by a factor of its own.
+	scale := a.Scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim)) / m.Rope.ScoreFactor()
 	q := buf.zero(m.Heads*(m.NoPEDim+m.RopeDim), m.Hidden)
 	for h := range m.Heads {
 		first := h * (m.NoPEDim + m.RopeDim)
-		q.put(first, scale, a.QNoPE, h*m.NoPEDim, m.NoPEDim)
+		q.put(first, scale, a.QNoPE, h*a.NoPEDim, a.NoPEDim)
 		q.put(first+m.NoPEDim, scale, a.QRope, h*m.RopeDim, m.RopeDim)
 	}
 	if err := emit(t.Q, q.data); err != nil {
@@ -67,10 +91,12 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 	if err := emit(t.KVDown, down.data); err != nil {
 		return err
 	}
-	bias := buf.zero(1, m.Rank+m.RopeDim)
-	bias.data[m.Rank-1] = constantChannel
-	if err := emit(t.KVDownBias, bias.data); err != nil {
-		return err
+	if m.Bias {
+		bias := buf.zero(1, m.Rank+m.RopeDim)
+		bias.data[m.Rank-1] = constantChannel
+		if err := emit(t.KVDownBias, bias.data); err != nil {
+			return err
+		}
 	}
 	norm := buf.zero(1, m.Rank)
 	for i := range norm.data {
@@ -80,19 +106,26 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 		return err
 	}
 
-	up := buf.zero(m.Heads*(m.NoPEDim+m.VDim), m.Rank)
+	kv := buf.zero(m.Heads*(m.NoPEDim+m.VDim), m.Rank)
 	for h := range m.Heads {
 		first := h * (m.NoPEDim + m.VDim)
-		up.put(first, 1/(s*gain), a.UpK, h*m.NoPEDim, m.NoPEDim)
-		up.put(first+m.NoPEDim, 1/(s*gain), a.UpV, h*m.VDim, m.VDim)
+		kv.put(first, up, a.UpK, h*a.NoPEDim, a.NoPEDim)
+		kv.put(first+m.NoPEDim, up, a.UpV, h*a.VDim, a.VDim)
 	}
-	if err := emit(t.KVUp, up.data); err != nil {
+	if err := emit(t.KVUp, kv.data); err != nil {
 		return err
 	}
 
 	o := buf.zero(m.Hidden, m.Heads*m.VDim)
-	o.put(0, 1, a.O, 0, m.Hidden)
-	if err := emit(t.O, o.data); err != nil {
+	for h := range m.Heads {
+		for i := range m.Hidden {
+			to := o.data[i*o.cols+h*m.VDim:][:a.VDim]
+			for j, v := range a.O.Row(i)[h*a.VDim : (h+1)*a.VDim] {
+				to[j] = float32(v)
+			}
+		}
+	}
+	if err := emit(t.O, o.data); err != nil || !m.Bias {
 		return err
 	}
 	oBias := buf.zero(1, m.Hidden)
@@ -100,6 +133,17 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 		oBias.data[i] = float32(b)
 	}
 	return emit(t.OBias, oBias.data)
+}
+
+// normScales returns the factor s of the latent's rows, the weight w of the norm and the factor of kv_b_proj.
+func normScales(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType) (s float64, w float32, up float64) {
+	root := math.Sqrt(float64(m.Rank))
+	if m.Bias {
+		s = latentScale(a.Down, gamma)
+		w = roundTo(d, float32(constantChannel/root))
+		return s, w, constantChannel / (s * float64(w) * root)
+	}
+	return math.Ldexp(1, int(math.Ceil(math.Log2(energyRMS*root)))), 1, 1 / root
 }
 
 // latentScale returns the power of two s for which the largest |s c| that an input can cause is in (latentBound/2,

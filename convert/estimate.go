@@ -411,7 +411,8 @@ func (c *counts) scoutStep() float64 {
 func (c *counts) correcting() bench.Work {
 	o := c.options.Distill
 	n := float64(o.Sequences) * c.window
-	steps, checks := float64(o.Steps), 1+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
+	// Before them a rate that is too high is on trial, or two.
+	steps, checks := float64(o.Steps+calibrate.TrialSteps), 2+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
 
 	forward := bench.Sum(c.mlaForward(1), c.feedForward(1)).Times(c.layers)
 	divergence := c.logits(1, 2)

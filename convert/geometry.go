@@ -10,6 +10,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/tokens"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
@@ -48,6 +49,7 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 		for _, theta := range slices.Compact([]float64{thetas[0], thetas[len(thetas)/2], thetas[len(thetas)-1]}) {
 			rope := m.Rope
 			rope.Theta = theta
+			rope, _ = engine.Lookup(r.Engine).Rope(rope, s.RopeDim, m.Context)
 			geometries = append(geometries, calibrate.Geometry{
 				Rank: s.Rank - 1, Frequencies: rope.Frequencies(s.RopeDim),
 				Candidates: calibrate.Preset(r.Calibration.Effort, pairs, s.RopeDim/2).Candidates,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
@@ -36,17 +37,21 @@ func newConverter(p *Plan, o *RunOptions) converter {
 	if p.Recipe.Method == Calibrated {
 		return &calibrated{plan: p, options: o}
 	}
-	return newDataFree(p)
+	c := newDataFree(p)
+	c.neutral = true
+	return c
 }
 
 func newDataFree(p *Plan) *dataFree {
-	return &dataFree{plan: p, frequencies: p.Source.Rope.Frequencies(p.Recipe.RopeDim)}
+	return &dataFree{plan: p, frequencies: p.Target.Rope.Frequencies(p.Recipe.RopeDim)}
 }
 
 // dataFree is the method [DataFree].
 type dataFree struct {
 	plan        *Plan
 	frequencies []float64
+	// neutral gives the latent a constant length where the engine has no biases; a spectrum needs none.
+	neutral bool
 }
 
 func (*dataFree) sequential() bool { return false }
@@ -69,7 +74,16 @@ func (c *dataFree) convert(e *blas.Engine, layer, rank int) (*result, error) {
 	if joint.Total > 0 {
 		record.DiscardedShare = joint.Discarded / joint.Total
 	}
-	return &result{attention: converted.Attention, inputNorm: gamma, record: record, values: joint.Values}, nil
+	attention := converted.Attention
+	if !c.plan.Target.Bias && c.neutral {
+		energy, err := mla.FitEnergy(mla.EnergyOptions{Down: attention.Down, Gamma: gamma, Rows: c.plan.Target.Rank, Engine: e})
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: latent norm: %w", layer, err)
+		}
+		attention = attention.WithEnergy(e, energy)
+		record.Norm = &calibrate.NormReport{Content: joint.Rank, Energy: attention.Rank() - joint.Rank, Fluctuation: energy.Fluctuation}
+	}
+	return &result{attention: attention, inputNorm: gamma, record: record, values: joint.Values}, nil
 }
 
 // loadAttention reads a layer's attention and the weight of its input norm, and lets the mapped pages go.

@@ -36,6 +36,10 @@ func (p *Plan) layerMemory() int64 {
 		}
 		largest = max(largest, size)
 	}
+	if !p.Target.Bias {
+		// The energy rows: their directions out of a matrix of order d, and the latent with its steps.
+		doubles += 4*d*d + 4*d*int64(p.Target.Rank)
+	}
 	return 8*doubles + largest
 }
 
@@ -81,6 +85,8 @@ func (p *Plan) attentionParameters() int64 {
 //	fitting     4 t (8 d + q)            both streams; inputs, outputs and targets of a layer; the heads' outputs
 //	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the candidates
 //	            4 L a                    the layers converted so far
+//	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
+//	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
 //	correcting  4 (6 L a + t d)          weights, gradients, two moments, the best state and the next; the source's streams
 //	            4 l L (3 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
@@ -110,13 +116,18 @@ func (p *Plan) calibrationMemory() int64 {
 	metrics := 8 * (2*heads*d*d + d*d + int64(len(o.Candidates))*2*(q+d)*d)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 4*t*(7*d) + 4*l*a + 4*int64(heldOut(windows)*window)*d + max(metrics, 4*t*(d+q)+refit) + forward
+	neutralising := int64(0)
+	if r := int64(p.Target.Rank); !p.Target.Bias {
+		n := min(t, int64(o.Neutral.Tokens)*5/4)
+		neutralising = 4*t*(8*d+q+r) + 4*l*a + 8*(n*(2*d+3*r)+24*r*d+3*d*d) + forward
+	}
 	correcting := int64(0)
 	if o.Distill.Steps > 0 {
 		kept := int64(window) * l * (3*d + states + 2*f)
 		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
 		correcting = 4*(6*l*a+t*d+kept+logits) + p.SourceBytes
 	}
-	return max(sampling, fitting, correcting)
+	return max(sampling, fitting, neutralising, correcting)
 }
 
 // Jobs returns how many layers are best converted at once: as many as wanted, or than there are, but no more than fit into

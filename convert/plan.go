@@ -6,13 +6,18 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 )
 
 // Plan is what a conversion will do, found from headers alone.
 type Plan struct {
 	Recipe Recipe
 	Source *arch.Model
+	// Engine is what the output is for, Target what it computes: the padding that it needs included.
+	Engine *engine.Engine
 	Target *arch.MLA
+	// RopeError is the largest relative error of a rotary frequency, where the engine has not the source's scaling.
+	RopeError float64
 	// DType is that of the source's attention tensors and so, unless the recipe says otherwise, of the converted ones.
 	DType checkpoint.DType
 	// Ledger holds every tensor of the source, sorted by name.
@@ -41,13 +46,19 @@ func NewPlan(src *checkpoint.Source, recipe Recipe) (*Plan, error) {
 		return nil, err
 	}
 	recipe.resolve(model)
+	e := engine.Lookup(recipe.Engine)
 	p := &Plan{
-		Recipe: recipe, Source: model, src: src,
+		Recipe: recipe, Source: model, Engine: e, src: src,
 		Target: &arch.MLA{
 			Shape: model.Shape, Rank: recipe.Rank,
-			NoPEDim: model.HeadDim, RopeDim: recipe.RopeDim, VDim: model.HeadDim, Bias: true,
+			NoPEDim: model.HeadDim, RopeDim: recipe.RopeDim, VDim: model.HeadDim, Bias: e.Biases, LatentEps: e.Eps(&model.Shape),
 		},
 		Cache: Cache{Source: model.CacheFloats()},
+	}
+	p.setTheta(model.Rope.Theta)
+	e.Pad(p.Target)
+	if err := p.checkEngine(); err != nil {
+		return nil, err
 	}
 	p.Cache.Target = p.Target.CacheFloats()
 	p.Cache.Ratio = float64(p.Cache.Target) / float64(p.Cache.Source)
@@ -177,8 +188,30 @@ func (p *Plan) TargetDType() checkpoint.DType { return p.Recipe.dtype(p.DType) }
 // UsefulRank is the largest number of latent rows that can carry anything: the rank of the stacked keys and values.
 func (p *Plan) UsefulRank() int { return min(p.Source.Hidden, p.Source.CacheFloats()) }
 
-// ContentRank is the number of latent rows that the factorization gets: one of them is the constant channel.
-func (p *Plan) ContentRank() int { return min(p.Recipe.Rank-1, p.UsefulRank()) }
+// ContentRank is the number of latent rows that the factorization gets: at least one is left for what neutralises the norm.
+func (p *Plan) ContentRank() int { return min(p.Recipe.Rank, p.Target.Rank-1, p.UsefulRank()) }
+
+// setTheta makes the target's rotary embedding that of the source with the given base, as far as the engine has it.
+func (p *Plan) setTheta(theta float64) { p.Target.Rope, p.RopeError = p.targetRope(theta) }
+
+// targetRope is the source's rotary embedding with another base, as the engine computes it at the target's width, and the
+// largest relative error of a frequency.
+func (p *Plan) targetRope(theta float64) (arch.Rope, float64) {
+	rope := p.Source.Rope
+	rope.Theta = theta
+	return p.Engine.Rope(rope, p.Recipe.RopeDim, p.Source.Context)
+}
+
+// checkEngine refuses what the engine cannot compute.
+func (p *Plan) checkEngine() error {
+	var problems problemList
+	for _, l := range p.Engine.Check(p.Target) {
+		problems.add(&checkpoint.Error{
+			Kind: checkpoint.Unsupported, File: "engine " + p.Engine.Name, Tensor: l.Field, Got: l.Found, Want: l.Accepted, Hint: l.WayOut,
+		})
+	}
+	return problems.err()
+}
 
 func (p *Plan) warnf(format string, args ...any) {
 	if s := fmt.Sprintf(format, args...); !slices.Contains(p.Warnings, s) {
@@ -188,8 +221,33 @@ func (p *Plan) warnf(format string, args ...any) {
 
 func (p *Plan) warn() {
 	m := p.Source
-	if most := p.UsefulRank() + 1; p.Recipe.Rank > most {
+	most := p.UsefulRank() + 1
+	switch {
+	case p.Recipe.Rank > most && p.Target.Bias:
 		p.warnf("rank %d: at most %d rows are of use (%d for keys and values, 1 for the constant channel); the others are zero", p.Recipe.Rank, most, most-1)
+	case p.Recipe.Rank > most:
+		p.warnf("rank %d: at most %d rows are of use for keys and values; the others keep the latent's length constant", p.Recipe.Rank, most-1)
+	}
+	if rank := p.Target.Rank; rank > p.Recipe.Rank {
+		more := ""
+		if p.ContentRank() < p.UsefulRank() {
+			more = fmt.Sprintf("; --rank %d costs no more cache and keeps more", rank)
+		}
+		p.warnf("kv_lora_rank is %d, which %s has kernels for, of which keys and values get %d%s", rank, p.Engine.Name, p.ContentRank(), more)
+	}
+	if t := p.Target; t.NoPEDim != m.HeadDim || t.VDim != m.HeadDim {
+		p.warnf("heads are padded with zeros to qk_nope_head_dim %d and v_head_dim %d, which %s has kernels for", t.NoPEDim, t.VDim, p.Engine.Name)
+	}
+	if p.RopeError > 0 {
+		p.warnf("%s has no RoPE scaling of type %s: it is written as the nearest YaRN scaling, whose frequencies are off by %.3g %% at most", p.Engine.Name, m.Rope.Type, 100*p.RopeError)
+	}
+	if !p.Target.Bias && p.Recipe.Calibration == nil {
+		p.warnf("%s has no biases: without calibration tokens nothing is known of the inputs that the latent norm is to be neutralised for; verify says what is left of it", p.Engine.Name)
+	}
+	if p.Engine.Remarks != nil {
+		for _, r := range p.Engine.Remarks(p.Target) {
+			p.warnf("%s", r)
+		}
 	}
 	if p.Cache.Target >= p.Cache.Source {
 		p.warnf("the cache does not shrink: %d floats per token and layer, the source's is %d", p.Cache.Target, p.Cache.Source)

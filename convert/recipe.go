@@ -8,6 +8,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 )
 
 // DTypeKeep is the dtype that leaves every tensor as the source has it.
@@ -65,9 +66,11 @@ type Recipe struct {
 	Method string `json:"method"`
 	// Calibration is set for the method [Calibrated] alone.
 	Calibration *Calibration `json:"calibration,omitempty"`
-	// Rank is kv_lora_rank, the constant channel included.
+	// Engine is the name of the engine that the output is for (see internal/engine).
+	Engine string `json:"engine"`
+	// Rank is kv_lora_rank, the row that neutralises the norm included; what is written is wider if the engine needs it.
 	Rank int `json:"rank"`
-	// RopeDim is qk_rope_head_dim; 0 in the recipe given to [NewPlan] stands for the default.
+	// RopeDim is qk_rope_head_dim; 0 in the recipe given to [NewPlan] stands for the engine's, or the default.
 	RopeDim int `json:"rope_dim"`
 	// DType is one of [DTypes].
 	DType string `json:"dtype"`
@@ -80,7 +83,7 @@ type Recipe struct {
 
 // DefaultRecipe returns the recipe of a conversion without options.
 func DefaultRecipe() Recipe {
-	return Recipe{Method: DataFree, Rank: DefaultRank, DType: DTypeKeep, MaxShardBytes: DefaultMaxShardBytes}
+	return Recipe{Method: DataFree, Engine: engine.Default, Rank: DefaultRank, DType: DTypeKeep, MaxShardBytes: DefaultMaxShardBytes}
 }
 
 // Check reports the first setting that makes no sense for any source.
@@ -92,8 +95,10 @@ func (r *Recipe) Check() error {
 		return fmt.Errorf("method %s: calibration settings go with the method %s", r.Method, Calibrated)
 	case r.Calibration != nil && (r.Calibration.Tokens < 1 || r.Calibration.Window < 2 || !slices.Contains(calibrate.Efforts, r.Calibration.Effort)):
 		return fmt.Errorf("calibration of %d tokens in windows of %d, effort %q: expected at least 1, 2, and one of %v", r.Calibration.Tokens, r.Calibration.Window, r.Calibration.Effort, calibrate.Efforts)
+	case engine.Lookup(r.Engine) == nil:
+		return fmt.Errorf("engine %q: expected %s", r.Engine, strings.Join(engine.Names(), ", "))
 	case r.Rank < 2 || r.Rank > maxWidth:
-		return fmt.Errorf("rank %d: expected from 2 to %d (one row is the constant channel)", r.Rank, maxWidth)
+		return fmt.Errorf("rank %d: expected from 2 to %d (one row neutralises the latent norm)", r.Rank, maxWidth)
 	case r.RopeDim < 0 || r.RopeDim > maxWidth || r.RopeDim%2 != 0:
 		return fmt.Errorf("rope-dim %d: expected an even number from 2 to %d", r.RopeDim, maxWidth)
 	case !slices.Contains(DTypes, r.DType):
@@ -109,7 +114,7 @@ func (r *Recipe) Check() error {
 // resolve fills in the settings that depend on the source.
 func (r *Recipe) resolve(m *arch.Model) {
 	if r.RopeDim == 0 {
-		r.RopeDim = min(DefaultRopeDim, m.HeadDim)
+		r.RopeDim = engine.Lookup(r.Engine).RopeDim(min(DefaultRopeDim, m.HeadDim))
 	}
 	if r.Context == 0 {
 		r.Context = min(m.Context, maxContext)

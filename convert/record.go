@@ -35,6 +35,10 @@ type Record struct {
 	Recipe  Recipe       `json:"recipe"`
 	Source  RecordSource `json:"source"`
 	Cache   Cache        `json:"cache"`
+	// Dialect is how the latent norm is neutralised: [DialectBias] or [DialectEnergy].
+	Dialect string `json:"dialect"`
+	// RopeError is the largest relative error of a rotary frequency, where the engine has not the source's scaling.
+	RopeError float64 `json:"rope_error,omitempty"`
 	// DType is what the converted tensors are stored in.
 	DType  string  `json:"dtype"`
 	Layers []Layer `json:"layers"`
@@ -70,7 +74,8 @@ type Cache struct {
 // Layer is what the factorization of one layer kept.
 type Layer struct {
 	Layer int `json:"layer"`
-	// Rank is the number of latent rows in use; the constant channel and rows of padding are not counted.
+	// Rank is the number of latent rows in use for keys and values; the constant channel, energy rows and rows of padding are
+	// not counted.
 	Rank int `json:"rank"`
 	// Energy is that of the keys without a position and the values, in the weights of the factorization; Discarded is the
 	// part of it that the latent does not carry, and DiscardedShare their ratio.
@@ -79,6 +84,9 @@ type Layer struct {
 	DiscardedShare float64 `json:"discarded_share"`
 	// RotaryShare is the share of the query-weighted key energy that the rotary slots carry.
 	RotaryShare float64 `json:"rotary_share"`
+	// Norm is how the latent norm was neutralised for an engine without biases, on inputs of which nothing is known; what a
+	// calibrated conversion measured of it is in Calibration.
+	Norm *calibrate.NormReport `json:"latent_norm,omitempty"`
 	// Calibration is what a calibrated conversion measured instead: the fields above but Layer and Rank are zero then.
 	Calibration *calibrate.LayerReport `json:"calibration,omitempty"`
 }
@@ -91,7 +99,7 @@ func newRecord(ctx context.Context, p *Plan, o RunOptions) (*Record, error) {
 	}
 	r := &Record{
 		Schema: RecordSchema, Tool: Tool{Name: "mlaconvert", Version: o.Version},
-		Command: command(p, o.SourcePath), Recipe: p.Recipe, Cache: p.Cache, DType: configDType[p.TargetDType()],
+		Command: command(p, o.SourcePath), Recipe: p.Recipe, Cache: p.Cache, Dialect: p.Dialect(), DType: configDType[p.TargetDType()],
 		Source: RecordSource{
 			Path: o.SourcePath, Absolute: absolute, Architecture: p.Source.Family.Architectures[0],
 			Copied: make(map[string]string),
@@ -139,8 +147,8 @@ func command(p *Plan, sourcePath string) string {
 	if c := r.Calibration; c != nil {
 		calibration = fmt.Sprintf("--calibration %s --calibration-tokens %d --effort %s --seed %d", shellQuote(c.Source), c.Tokens, c.Effort, c.Seed)
 	}
-	return fmt.Sprintf("mlaconvert convert %s --rank %d --rope-dim %d --dtype %s --context %d --max-shard-size %s %s",
-		shellQuote(sourcePath), r.Rank, r.RopeDim, r.DType, r.Context, ui.ExactSize(r.MaxShardBytes), calibration)
+	return fmt.Sprintf("mlaconvert convert %s --engine %s --rank %d --rope-dim %d --dtype %s --context %d --max-shard-size %s %s",
+		shellQuote(sourcePath), r.Engine, r.Rank, r.RopeDim, r.DType, r.Context, ui.ExactSize(r.MaxShardBytes), calibration)
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./][A-Za-z0-9_@%+=:,./-]*$`)

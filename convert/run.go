@@ -111,6 +111,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	for _, l := range r.layers {
 		record.Layers = append(record.Layers, *l)
 	}
+	record.RopeError = p.RopeError // of the base that was chosen
 	if err := writeFiles(w, p, record); err != nil {
 		return nil, err
 	}
@@ -256,20 +257,19 @@ type prepared struct {
 
 // prepare runs the converter's preparation, or where no layer needs it any more takes its choices from the journal.
 func (r *run) prepare(ctx context.Context, jobs int) error {
-	rope := &r.plan.Target.Rope
 	payload, known := r.writer.Done(preparation)
 	if known && r.done == r.plan.Source.Layers {
 		var p prepared
 		if err := json.Unmarshal(payload, &p); err != nil {
 			return fmt.Errorf("journal: %s: %w", preparation, err)
 		}
-		rope.Theta = p.RopeTheta
+		r.plan.setTheta(p.RopeTheta)
 		return nil
 	}
 	if err := r.converter.prepare(ctx, blas.New(jobs), r.progress); err != nil || known {
 		return err
 	}
-	payload, err := json.Marshal(prepared{rope.Theta})
+	payload, err := json.Marshal(prepared{r.plan.Target.Rope.Theta})
 	if err != nil {
 		return fmt.Errorf("%s: %w", preparation, err)
 	}

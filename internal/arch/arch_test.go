@@ -118,7 +118,7 @@ func TestMLAConfigRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := &MLA{Shape: src.Shape, Rank: 512, NoPEDim: 8, RopeDim: 64, VDim: 8, Bias: true}
+		want := &MLA{Shape: src.Shape, Rank: 512, NoPEDim: 8, RopeDim: 64, VDim: 8, Bias: true, LatentEps: LatentNormEps}
 		b, err := want.MarshalConfig("bfloat16")
 		if err != nil {
 			t.Fatal(err)
@@ -128,6 +128,18 @@ func TestMLAConfigRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		want.Dtype = "bfloat16"
+		if src.Rope.Type == RopeLlama3 {
+			// The same with what the scaling becomes for engines that have YaRN alone.
+			yarn := *want
+			yarn.Rope, _ = src.Rope.FitYarn(64, src.Context)
+			text, err := yarn.MarshalConfig("bfloat16")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if back, err := ParseMLA(text); err != nil || !reflect.DeepEqual(back, &yarn) {
+				t.Errorf("%v: got %+v, want %+v", err, back, yarn)
+			}
+		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

@@ -16,6 +16,9 @@ type MLA struct {
 	Rank, NoPEDim, RopeDim, VDim int
 	// Bias is attention_bias: kv_a_proj_with_mqa and o_proj have one.
 	Bias bool
+	// LatentEps is the epsilon of kv_a_layernorm, which is the engine's choice and in no field of the configuration:
+	// LatentNormEps in transformers, NormEps in vLLM and llama.cpp.
+	LatentEps float64
 }
 
 // LatentNormEps is the epsilon of kv_a_layernorm in transformers' DeepseekV3Attention, which does not take rms_norm_eps.
@@ -115,6 +118,15 @@ type llama3Scaling struct {
 	OriginalContext int   `json:"original_max_position_embeddings"`
 }
 
+type yarnScaling struct {
+	linearScaling
+	BetaFast        float `json:"beta_fast"`
+	BetaSlow        float `json:"beta_slow"`
+	MScale          float `json:"mscale"`
+	MScaleAllDim    float `json:"mscale_all_dim"`
+	OriginalContext int   `json:"original_max_position_embeddings"`
+}
+
 // MarshalConfig returns the config.json of the target, its weights stored as dtype (float32, float16 or bfloat16).
 func (m *MLA) MarshalConfig(dtype string) ([]byte, error) {
 	c := mlaConfig{
@@ -135,6 +147,9 @@ func (m *MLA) MarshalConfig(dtype string) ([]byte, error) {
 		c.RopeScaling = linear
 	case RopeLlama3:
 		c.RopeScaling = llama3Scaling{linear, float(m.Rope.LowFreqFactor), float(m.Rope.HighFreqFactor), m.Rope.OriginalContext}
+	case RopeYarn:
+		scale := float(m.Rope.MScaleAllDim)
+		c.RopeScaling = yarnScaling{linear, float(m.Rope.BetaFast), float(m.Rope.BetaSlow), scale, scale, m.Rope.OriginalContext}
 	}
 	b, err := json.MarshalIndent(c, "", "  ")
 	return append(b, '\n'), err
@@ -164,7 +179,7 @@ func ParseMLA(data []byte) (*MLA, error) {
 		Shape: c.shape(),
 		Rank:  c.size("kv_lora_rank", 0), NoPEDim: c.size("qk_nope_head_dim", 0),
 		RopeDim: c.size("qk_rope_head_dim", 0), VDim: c.size("v_head_dim", 0),
-		Bias: c.boolean("attention_bias", false),
+		Bias: c.boolean("attention_bias", false), LatentEps: LatentNormEps,
 	}
 	if c.has("q_lora_rank") {
 		c.fail(unsupported("q_lora_rank", show(c.fields["q_lora_rank"]), "null (full-rank queries)", ""))

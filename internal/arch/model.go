@@ -90,6 +90,9 @@ func Parse(data []byte) (*Model, error) {
 	if m.HeadDim%2 != 0 {
 		c.fail(bad("head_dim", fmt.Sprint(m.HeadDim), "an even number (rotary pairs)"))
 	}
+	if m.Rope.Type == RopeYarn {
+		return nil, unsupported("rope_scaling", fmt.Sprintf("RoPE type %q", m.Rope.Type), sourceRopes, "")
+	}
 	if m.Activation != "silu" {
 		c.fail(unsupported("hidden_act", m.Activation, "silu", ""))
 	}

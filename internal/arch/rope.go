@@ -13,26 +13,40 @@ const (
 	RopeDefault RopeType = "default"
 	RopeLinear  RopeType = "linear"
 	RopeLlama3  RopeType = "llama3"
+	// RopeYarn is read in converted checkpoints only.
+	RopeYarn RopeType = "yarn"
 )
 
 // Rope is a rotary position embedding: pair i of a head of width dim turns by Frequencies(dim)[i] radians a token.
 type Rope struct {
 	Type  RopeType
 	Theta float64
-	// Factor divides the frequencies (linear: all of them; llama3: the long wavelengths).
+	// Factor divides the frequencies (linear: all of them; llama3 and YaRN: the long wavelengths).
 	Factor float64
 	// LowFreqFactor, HighFreqFactor and OriginalContext are llama3's: wavelengths above OriginalContext/LowFreqFactor
 	// are scaled fully, those below OriginalContext/HighFreqFactor not at all, those between by interpolation.
 	LowFreqFactor, HighFreqFactor float64
 	OriginalContext               int
+	// BetaFast and BetaSlow are YaRN's: pairs that turn more often than BetaFast in OriginalContext tokens are not scaled,
+	// those that turn less often than BetaSlow fully. MScaleAllDim is for [Rope.ScoreFactor].
+	BetaFast, BetaSlow, MScaleAllDim float64
 }
 
 // Frequencies returns the dim/2 angular frequencies, in radians a token, theta^(-2i/dim) before scaling
 // (Su et al. 2021, RoFormer, section 3.2.2; scaling as transformers' modeling_rope_utils defines it).
 func (r Rope) Frequencies(dim int) []float64 {
 	out := make([]float64, dim/2)
+	var low, high float64
+	if r.Type == RopeYarn {
+		low, high = r.yarnRange(dim)
+	}
 	for i := range out {
-		out[i] = r.scale(math.Pow(r.Theta, -2*float64(i)/float64(dim)))
+		f := math.Pow(r.Theta, -2*float64(i)/float64(dim))
+		if r.Type == RopeYarn {
+			out[i] = r.yarnScale(f, i, low, high)
+			continue
+		}
+		out[i] = r.scale(f)
 	}
 	return out
 }
@@ -55,6 +69,9 @@ func (r Rope) scale(f float64) float64 {
 	}
 	return f
 }
+
+// sourceRopes are the scalings that a source may have.
+const sourceRopes = "default, linear or llama3"
 
 // rope reads the rotary embedding in both spellings: rope_theta with rope_scaling, and transformers 5's
 // rope_parameters, which holds both.
@@ -90,8 +107,10 @@ func (c *config) rope() Rope {
 		if r.HighFreqFactor <= r.LowFreqFactor {
 			c.fail(bad("rope_scaling", fmt.Sprintf("high_freq_factor %g and low_freq_factor %g", r.HighFreqFactor, r.LowFreqFactor), "high_freq_factor above low_freq_factor"))
 		}
+	case RopeYarn:
+		r.readYarn(scaling)
 	default:
-		c.fail(unsupported("rope_scaling", fmt.Sprintf("RoPE type %q", r.Type), "default, linear or llama3", ""))
+		c.fail(unsupported("rope_scaling", fmt.Sprintf("RoPE type %q", r.Type), sourceRopes, ""))
 	}
 	if scaling.err != nil {
 		c.fail(scaling.err)

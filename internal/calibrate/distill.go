@@ -20,9 +20,9 @@ const nothingLost = 1e-7
 const softness = 0.5
 
 const (
-	// A rate is on trial until trialSteps steps at it have lowered the held-out divergence; one that has not is divided by
+	// TrialSteps is how many steps a rate is on trial: one that has not lowered the held-out divergence then is divided by
 	// slowdown, and the steps count anew. What serves a small model makes a real one worse.
-	trialSteps = 8
+	TrialSteps = 8
 	slowdown   = 3
 	// leastRate is the share of the first rate below which there is nothing to gain.
 	leastRate = 1e-3
@@ -83,7 +83,7 @@ func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*
 		}
 		step++
 		tell("distill", step, loss)
-		if step%CheckEvery != 0 && step != d.Steps && (proven || step != trialSteps) {
+		if step%CheckEvery != 0 && step != d.Steps && (proven || step != TrialSteps) {
 			continue
 		}
 		kl, err := t.divergence(hold, 0)

@@ -44,11 +44,14 @@ const correctionRate = 2.7e-3
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
 	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
+	o.Neutral = Neutral{Tokens: 6144, Steps: 60}
 	switch effort {
 	case Balanced:
 		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate}
+		o.Neutral = Neutral{Tokens: 8192, Steps: 120}
 	case Best:
 		o.Distill = Distill{Steps: 240, Sequences: 2, Rate: correctionRate}
+		o.Neutral = Neutral{Tokens: 16384, Steps: 240}
 	}
 	return o
 }

@@ -17,6 +17,7 @@ type Options struct {
 	Refit            bool
 	Polish           Polish
 	Distill          Distill
+	Neutral          Neutral
 	Seed             uint64
 	// Progress, if set, is told of every finished step.
 	Progress func(Step)
@@ -62,4 +63,6 @@ type LayerReport struct {
 	// layers together, which lowers the divergence of the logits and not necessarily this.
 	Drift     float64 `json:"drift"`
 	Corrected float64 `json:"corrected_drift,omitempty"`
+	// Norm is set where the engine has no biases.
+	Norm *NormReport `json:"latent_norm,omitempty"`
 }

@@ -2,6 +2,7 @@ package calibrate
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/svd"
@@ -13,13 +14,16 @@ var ridges = []float64{1e-4, 1e-3, 1e-2, 1e-1}
 // refitRows is how many tokens go into the normal equations at once.
 const refitRows = 512
 
-// refit solves the output projection and its bias anew by weighted ridge least squares against the target, in the
+// refit solves the output projection and its bias, if it has one, anew by weighted ridge least squares against the target, in the
 // directions of the correction: (A^T A + ridge) dW = A^T R, A the heads' outputs with a column of ones, R the residual. The
 // ridge with the least held-out error is taken; none, if all make it worse.
 func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) error {
 	e, d, in := r.engine, a.O.Out, a.O.In
 	n := train.batch.Tokens()
-	width := in + 1
+	width := in
+	if a.OBias != nil {
+		width++
+	}
 
 	gram, right := svd.NewMatrix(width, width), svd.NewMatrix(width, d)
 	rows, residual, sum := make([]float32, refitRows*width), make([]float32, refitRows*d), make([]float32, width*d)
@@ -31,7 +35,9 @@ func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) e
 			for j, v := range train.heads[t*in : (t+1)*in] {
 				rows[k*width+j] = root * v
 			}
-			rows[k*width+in] = root
+			if width > in {
+				rows[k*width+in] = root
+			}
 			got, want := train.converted[t*d:(t+1)*d], train.target[t*d:(t+1)*d]
 			for j, v := range want {
 				residual[k*d+j] = root * (v - got[j])
@@ -58,17 +64,19 @@ func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) e
 			return err
 		}
 		w := model.NewWeight(d, in, append([]float32(nil), old.F32...))
-		bias := append([]float32(nil), oldBias...)
+		bias := slices.Clone(oldBias)
 		for i := range in {
 			for j, v := range x.Row(i) {
 				w.F32[j*in+i] += float32(v)
 			}
 		}
-		for j, v := range x.Row(in) {
-			bias[j] += float32(v)
-		}
 		w.Apply(e, hold.batch.Tokens(), hold.heads, in, 0, y, d)
-		addRow(y, bias)
+		if bias != nil {
+			for j, v := range x.Row(in) {
+				bias[j] += float32(v)
+			}
+			addRow(y, bias)
+		}
 		if err := relativeError(y, hold.target, hold.weights); err < report.Refit {
 			report.Refit, report.Ridge = err, ridge
 			a.O, a.OBias = w, bias

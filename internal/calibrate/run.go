@@ -38,7 +38,8 @@ type run struct {
 	train, hold *streams
 }
 
-// Run converts every layer of net on the given sequences of token ids.
+// Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
+// and no bias.
 func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
 	cut := len(sequences) - o.HoldOut
 	if cut < 1 || o.HoldOut < 1 {
@@ -71,6 +72,11 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 			return nil, nil, err
 		}
 		if err := r.measureDrift(layers, reports); err != nil {
+			return nil, nil, err
+		}
+	}
+	if o.Neutral.Width > 0 {
+		if err := r.neutralise(ctx, layers, reports); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -25,6 +25,8 @@ type MLA struct {
 	// O is [hidden, Heads*VDim]; OBias its bias, nil for none.
 	O     Weight
 	OBias []float32
+	// ScoreFactor multiplies the scores besides 1/sqrt(NoPEDim+RopeDim) (see arch.Rope.ScoreFactor); 0 stands for 1.
+	ScoreFactor float64
 }
 
 func scaleFor(width int) float32 { return float32(1 / math.Sqrt(float64(width))) }
@@ -80,11 +82,15 @@ func (a *MLA) project(e *blas.Engine, b *Batch, h []float32) *mlaStates {
 // head is the attention of head hd over the sequence that begins at token start and has n tokens.
 func (a *MLA) head(s *mlaStates, start, n, hd int) *head {
 	dim := a.qkDim()
+	scale := scaleFor(dim)
+	if a.ScoreFactor != 0 {
+		scale *= float32(a.ScoreFactor)
+	}
 	return &head{
 		n: n, dk: dim, dv: a.VDim,
 		q: s.q[start*a.Q.Out+hd*dim:], k: s.k[start*a.Heads*dim+hd*dim:],
 		v:   s.kv[start*a.KVUp.Out+hd*(a.NoPEDim+a.VDim)+a.NoPEDim:],
-		ldq: a.Q.Out, ldk: a.Heads * dim, ldv: a.KVUp.Out, scale: scaleFor(dim),
+		ldq: a.Q.Out, ldk: a.Heads * dim, ldv: a.KVUp.Out, scale: scale,
 	}
 }
 
@@ -163,4 +169,24 @@ func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []floa
 	}
 	mean := sum1 / sum
 	return math.Sqrt(max(0, sum2/sum-mean*mean)) / mean
+}
+
+// Latents sets out [n, Rank] to the normed latents of the normed inputs h [n, hidden].
+func (a *MLA) Latents(e *blas.Engine, n int, h, out []float32) {
+	down := a.KVDown
+	down.Out = a.Rank // the rows of the rotary key come after
+	down.Apply(e, n, h, down.In, 0, out, a.Rank)
+	overRows(e, n, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			row := out[t*a.Rank : (t+1)*a.Rank]
+			if a.KVDownBias != nil {
+				for i := range row {
+					row[i] += a.KVDownBias[i]
+				}
+			}
+			if a.LatentNorm != nil {
+				normRow(row, a.LatentNorm, a.LatentEps, row)
+			}
+		}
+	})
 }

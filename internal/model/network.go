@@ -52,9 +52,10 @@ func OpenMLA(src *checkpoint.Source, m *arch.MLA) (*Network, error) {
 			Heads: m.Heads, NoPEDim: m.NoPEDim, RopeDim: m.RopeDim, VDim: m.VDim, Rank: m.Rank, Frequencies: frequencies,
 			Q:          l.weight(name(t.Q), m.Heads*(m.NoPEDim+m.RopeDim), m.Hidden),
 			KVDown:     l.weight(name(t.KVDown), m.Rank+m.RopeDim, m.Hidden),
-			LatentNorm: l.vector(name(t.LatentNorm), m.Rank), LatentEps: arch.LatentNormEps,
-			KVUp: l.weight(name(t.KVUp), m.Heads*(m.NoPEDim+m.VDim), m.Rank),
-			O:    l.weight(name(t.O), m.Hidden, m.Heads*m.VDim),
+			LatentNorm: l.vector(name(t.LatentNorm), m.Rank), LatentEps: m.LatentEps,
+			KVUp:        l.weight(name(t.KVUp), m.Heads*(m.NoPEDim+m.VDim), m.Rank),
+			O:           l.weight(name(t.O), m.Hidden, m.Heads*m.VDim),
+			ScoreFactor: m.Rope.ScoreFactor(),
 		}
 		if m.Bias {
 			a.KVDownBias = l.vector(name(t.KVDownBias), m.Rank+m.RopeDim)

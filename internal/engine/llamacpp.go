@@ -1,0 +1,10 @@
+package engine
+
+import "github.com/mlaconvert/mlaconvert/internal/arch"
+
+// llamacpp is llama.cpp's architecture deepseek2, through a GGUF file. A tensor that it does not know, such as a bias, makes
+// it refuse the file; the activation is silu whatever the file says.
+var llamacpp = Engine{
+	Name: "llama.cpp", Activations: []string{"silu"}, Ties: true,
+	Ropes: []arch.RopeType{arch.RopeDefault, arch.RopeLinear, arch.RopeYarn},
+}
