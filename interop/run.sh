@@ -61,3 +61,8 @@ for name in llama3 linear mistral; do
 done
 
 "$py" interop/check_transformers.py "${cases[@]}"
+
+go build -o "$work/gradient" ./interop/gradient
+mkdir "$work/gradients"
+"$work/gradient" "$work/gradients"
+"$py" interop/check_gradient.py "$work/gradients"
