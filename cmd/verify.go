@@ -235,6 +235,13 @@ func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *veri
 	result.Source, result.Target = o.Source, o.Target
 	if record != nil {
 		addCalibration(result, record)
+		advice, err := rankAdvice(ctx, source, record, float64(result.Perplexity.Ratio), p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if advice != "" {
+			result.Warnings = append(result.Warnings, advice)
+		}
 	}
 	return result, warnings, nil
 }

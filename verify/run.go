@@ -49,8 +49,8 @@ func limitsFor(hidden int) limits {
 	return limits{span: max(1, 256<<20/(row*hidden)), chunk: max(1, 16<<20/(row*hidden))}
 }
 
-// poorRatio is the perplexity ratio above which a conversion is called poor.
-const poorRatio = 1.5
+// PoorRatio is the perplexity ratio above which a conversion is called poor.
+const PoorRatio = 1.5
 
 // Run compares the two networks. A failed verification is a result, not an error.
 //
@@ -271,7 +271,7 @@ func judge(v *Result, failure string) {
 	if most := v.Thresholds.MaxPerplexityIncrease; most != nil && increase > *most {
 		fail("perplexity increased by %.4g %%, at most %.4g %% allowed", increase, *most)
 	}
-	if v.Perplexity.Ratio > poorRatio {
+	if v.Perplexity.Ratio > PoorRatio {
 		v.Warnings = append(v.Warnings, fmt.Sprintf("the converted model is poor: its perplexity is %.4g times the source's", float64(v.Perplexity.Ratio)))
 	}
 }
