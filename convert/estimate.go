@@ -390,6 +390,9 @@ func (c *counts) calibratedLayer() bench.Work {
 	// Both streams on.
 	w.Add(2, c.feedForward(n))
 	w[bench.Plain] += 12 * n * c.d
+	if c.options.Polish.Steps > 0 {
+		w = bench.Sum(w, c.polishing(), c.mlaForward(n)) // and the attention's outputs anew
+	}
 	return w
 }
 
@@ -400,6 +403,33 @@ func (c *counts) scouting() bench.Work {
 	one := bench.Sum(c.statistics(n), c.candidates().Times(float64(len(c.thetas))))
 	forward := bench.Sum(c.sourceAttention(n+c.hold), c.feedForward(n+c.hold))
 	return bench.Sum(one.Times(tried), forward.Times(c.layers))
+}
+
+// mlaBack is one token's way back through a layer's attention: gradients of weights and inputs, scores again and four
+// products with them.
+func (c *counts) mlaBack() bench.Work {
+	dim := c.w + 2*c.slots
+	return bench.Work{
+		bench.F32:    4*c.mlaWeights() + c.heads*(6*dim+4*c.w)*c.visible(),
+		bench.Exp:    c.heads * c.window / 2,
+		bench.Shared: c.heads * (3*c.visible() + 4*dim),
+	}
+}
+
+// polishing is the polish of one layer, the trials of rates on the first ones spread over all.
+func (c *counts) polishing() bench.Work {
+	o := c.options.Polish
+	if o.Steps == 0 {
+		return bench.Work{}
+	}
+	steps, checks := float64(o.Steps), math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
+	one := bench.Sum(c.mlaForward(1), c.mlaBack()).Times(steps * float64(o.Sequences) * c.window)
+	// No derivative by the layer's input.
+	one[bench.F32] -= 2 * c.d * (c.heads*(c.w+2*c.slots) + c.rank + 2*c.slots) * steps * float64(o.Sequences) * c.window
+	one[bench.Shared] += 12 * steps * c.mlaWeights() // the optimizer
+	one.Add(checks, c.mlaForward(c.hold))
+	tried := c.layers + (calibrate.PolishRates-1)*min(c.layers, calibrate.PolishTrials)
+	return one.Times(tried / c.layers)
 }
 
 func (c *counts) scoutStep() float64 {
@@ -419,14 +449,8 @@ func (c *counts) correcting() bench.Work {
 	divergence[bench.Exp] += 2 * c.vocab
 	divergence[bench.Shared] += 6 * c.vocab
 
-	// Back through one layer: gradients of weights and inputs, scores again and four products with them; the MLP to its
-	// input.
-	dim := c.w + 2*c.slots
-	back := bench.Work{
-		bench.F32:    4*c.mlaWeights() + c.heads*(6*dim+4*c.w)*c.visible(),
-		bench.Exp:    c.heads*c.window/2 + c.mlp,
-		bench.Shared: c.heads*(3*c.visible()+4*dim) + 10*c.mlp + 8*c.d,
-	}
+	// Back through one layer, the MLP to its input alone.
+	back := bench.Sum(c.mlaBack(), bench.Work{bench.Exp: c.mlp, bench.Shared: 10*c.mlp + 8*c.d})
 	back[c.wide] += 6 * c.d * c.mlp
 
 	step := bench.Sum(forward, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)

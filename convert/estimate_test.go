@@ -34,6 +34,7 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"fast", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 16, calibrated(calibrate.Fast), false},
 		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
+		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.shape

@@ -32,7 +32,7 @@ const (
 func DefaultTokens(effort Effort) int {
 	switch effort {
 	case Best:
-		return 81920
+		return 61440
 	}
 	return 40960
 }
@@ -40,6 +40,9 @@ func DefaultTokens(effort Effort) int {
 // correctionRate is the learning rate of the correction of all layers, as a share of each tensor's spread, that is tried
 // first. Small models bear it; SmolLM2-135M takes a ninth of it.
 const correctionRate = 2.7e-3
+
+// polishRate is the largest learning rate of the polish of a layer that is tried.
+const polishRate = 1e-2
 
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
@@ -50,7 +53,8 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate}
 		o.Neutral = Neutral{Tokens: 8192, Steps: 120}
 	case Best:
-		o.Distill = Distill{Steps: 240, Sequences: 2, Rate: correctionRate}
+		o.Polish = Polish{Steps: 60, Sequences: 2, Rate: polishRate}
+		o.Distill = Distill{Steps: 160, Sequences: 2, Rate: correctionRate}
 		o.Neutral = Neutral{Tokens: 16384, Steps: 240}
 	}
 	return o

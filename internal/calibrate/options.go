@@ -28,15 +28,17 @@ type Polish struct {
 	Steps int
 	// Sequences is how many sequences a step sees.
 	Sequences int
-	// Rate is the learning rate, as a share of the standard deviation of each tensor.
+	// Rate is the largest learning rate that is tried, as a share of the standard deviation of each tensor.
 	Rate float64
 }
 
 // Distill configures the correction of all layers together; zero Steps leave it out.
 type Distill struct {
-	Steps     int
+	Steps int
+	// Sequences is how many sequences a step sees.
 	Sequences int
-	Rate      float64
+	// Rate is the learning rate that is tried first, as a share of the standard deviation of each tensor.
+	Rate float64
 }
 
 // Step is one finished step of the work.

@@ -2,7 +2,9 @@ package calibrate
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/model"
 )
@@ -10,12 +12,53 @@ import (
 // CheckEvery is how many steps lie between two looks at the held-out tokens.
 const CheckEvery = 20
 
+const (
+	// PolishTrials is how many layers, the first ones, are polished at each of PolishRates rates; the others are at the one
+	// that served them best.
+	PolishTrials = 2
+	PolishRates  = 3
+)
+
 // polish improves all weights of a layer by gradient descent on the weighted squared error against the target, and
 // returns the state with the least held-out error that was seen.
 func (r *run) polish(ctx context.Context, a *model.MLA, layer int, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
-	o := r.options.Polish
+	if report.Refit == 0 {
+		return a, nil // nothing to gain, or to compare rates by
+	}
+	rates := r.polishRates
+	if rates == nil {
+		rate := r.options.Polish.Rate
+		for range PolishRates {
+			rates = append(rates, rate)
+			rate /= slowdown
+		}
+		r.polishRates, r.polished = rates, make([]float64, len(rates))
+	}
 	best := a
+	for i, rate := range rates {
+		now, err := r.polishAt(ctx, rate, a, layer, train, hold)
+		if err != nil {
+			return nil, err
+		}
+		if layer < PolishTrials {
+			r.polished[i] += math.Log(min(now.err, report.Refit) / report.Refit)
+		}
+		if now.err < report.Polish {
+			report.Polish, best = now.err, now.attention
+		}
+	}
+	if layer == PolishTrials-1 {
+		least := slices.Index(r.polished, slices.Min(r.polished))
+		r.polishRates = rates[least : least+1]
+	}
+	return best, nil
+}
+
+// polishAt is the state with the least held-out error on the way down from a at one rate.
+func (r *run) polishAt(ctx context.Context, rate float64, a *model.MLA, layer int, train, hold *layerData) (*fitted, error) {
+	o := r.options.Polish
 	now := a.Clone()
+	best := &fitted{err: math.Inf(1)}
 	grad := model.NewMLAGradient(now)
 	opt := newAdam(now, grad)
 	random := rand.New(rand.NewPCG(r.options.Seed, uint64(layer)+1<<32))
@@ -31,12 +74,11 @@ func (r *run) polish(ctx context.Context, a *model.MLA, layer int, train, hold *
 		pass.Output(dy)
 		lossGradient(dy, part.target, part.weights)
 		pass.Backward(dy, grad, nil)
-		opt.step(r.engine, o.Rate*schedule(step, o.Steps))
+		opt.step(r.engine, rate*schedule(step, o.Steps))
 		if (step+1)%CheckEvery == 0 || step == o.Steps-1 {
 			now.Forward(r.engine, hold.batch, hold.convertedIn, y)
-			if err := relativeError(y, hold.target, hold.weights); err < report.Polish {
-				report.Polish = err
-				best = now.Clone()
+			if err := relativeError(y, hold.target, hold.weights); err < best.err {
+				best.err, best.attention = err, now.Clone()
 			}
 		}
 	}

@@ -36,6 +36,9 @@ type run struct {
 	net         *model.Network
 	options     Options
 	train, hold *streams
+	// polishRates are the learning rates that the next layer's polish tries, polished what each has gained so far: the sum
+	// of log(error after / error before) over the layers on trial.
+	polishRates, polished []float64
 }
 
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
