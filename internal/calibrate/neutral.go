@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/mla"
@@ -27,16 +28,16 @@ type NormReport struct {
 	Energy  int `json:"energy_rows"`
 	// Fluctuation is the relative standard deviation of the norm's factor.
 	Fluctuation float64 `json:"fluctuation"`
-	// Without is the error of the layer's output, against the source's plus the drift of the residual stream, if the norm
-	// were the identity; Start is that with the norm, Refit that after the output projection's refit.
-	Without float64 `json:"error_without_norm,omitempty"`
-	Start   float64 `json:"start_error,omitempty"`
-	Refit   float64 `json:"refit_error,omitempty"`
-	Ridge   float64 `json:"ridge,omitempty"`
+	// Start is the error of the layer's output that the norm causes, against what the converted layer gives without it plus
+	// the drift of the residual stream; Refit is that after the refit of the output projection.
+	Start float64 `json:"start_error,omitempty"`
+	Refit float64 `json:"refit_error,omitempty"`
+	Ridge float64 `json:"ridge,omitempty"`
 }
 
 // neutralise gives every layer a latent that the norm leaves alone, one behind the other, so that each is fitted on the
-// inputs that it will see, with the norms of the layers before it in the stream.
+// inputs that it will see, with the norms of the layers before it in the stream. What it follows is not the source but the
+// network as it was converted and corrected so far, without norms: of the two streams the first is that network's.
 func (r *run) neutralise(ctx context.Context, layers []*model.MLA, reports []LayerReport) error {
 	for _, s := range []*streams{r.train, r.hold} {
 		var err error
@@ -66,6 +67,7 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 		return nil, nil, err
 	}
 	defer block.Close()
+	block.Attention = a
 	train, hold := r.data(block, r.train), r.data(block, r.hold)
 	o := r.options.Neutral
 	fit := mla.EnergyOptions{
@@ -73,10 +75,6 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 		Train: energyTokens(train, o.Tokens), Hold: energyTokens(hold, max(1, o.Tokens/4)),
 	}
 	report := &NormReport{Start: math.Inf(1)}
-	y := make([]float32, len(hold.output))
-	a.Forward(r.engine, hold.batch, hold.convertedIn, y)
-	report.Without = relativeError(y, hold.target, hold.weights)
-
 	whole := a.ToAttention()
 	var inputs *inputMoments
 	var best *model.MLA
@@ -99,11 +97,10 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 			return nil, nil, err
 		}
 		b := normed(part.WithEnergy(r.engine, energy))
-		if err := r.carryBias(b, train); err != nil {
+		e, err := r.carryBias(b, train, hold)
+		if err != nil {
 			return nil, nil, err
 		}
-		b.Forward(r.engine, hold.batch, hold.convertedIn, y)
-		e := relativeError(y, hold.target, hold.weights)
 		if !(e < report.Start) {
 			break
 		}
@@ -145,16 +142,18 @@ func normed(m *mla.Attention) *model.MLA {
 	return a
 }
 
-const (
-	// constantRidge is the share of the latent's mean energy in the regression for a constant function of it, biasRidge the
-	// share of the mean energy of the output projection's columns in that for the values that make the bias.
-	constantRidge = 1e-4
-	biasRidge     = 1e-3
-)
+// constantRidge is the share of the latent's mean energy in the regression for a constant function of it.
+const constantRidge = 1e-4
+
+// biasRidges are the shares of the mean energy of the output projection's columns that the regression for the values that
+// make the bias tries: the smaller, the nearer to the bias, and the more the values multiply what the latent's function
+// wavers by.
+var biasRidges = []float64{1e-5, 1e-4, 1e-3, 1e-2}
 
 // carryBias moves the output bias into the values: attention sums to 1, so values beta_h with sum_h W_O,h beta_h = b are the
-// bias. They ride on g^T c, the linear function of the normed latent c that comes nearest to 1 on the training tokens.
-func (r *run) carryBias(a *model.MLA, train *layerData) error {
+// bias. They ride on g^T c, the linear function of the normed latent c that comes nearest to 1 on the training tokens. It
+// returns the error of the output on the tokens held out, which decides how far the bias is followed.
+func (r *run) carryBias(a *model.MLA, train, hold *layerData) (float64, error) {
 	bias := a.OBias
 	a.OBias = nil
 	e, n := r.engine, train.batch.Tokens()
@@ -169,24 +168,38 @@ func (r *run) carryBias(a *model.MLA, train *layerData) error {
 	}
 	g, err := svd.SolveSPD(e, gram, constantRidge*meanDiagonal(gram), mean)
 	if err != nil {
-		return fmt.Errorf("constant function of the latent: %w", err)
+		return 0, fmt.Errorf("constant function of the latent: %w", err)
 	}
 	w := widen(&a.O)
 	square := svd.Product(e, true, false, w, w)
 	b := svd.Matrix{Rows: len(bias), Cols: 1, Stride: 1, Data: float64s(bias)}
-	beta, err := svd.SolveSPD(e, square, biasRidge*meanDiagonal(square), svd.Product(e, true, false, w, b))
-	if err != nil {
-		return fmt.Errorf("values that make the bias: %w", err)
-	}
-	for h := range a.Heads {
-		for i := range a.VDim {
-			row := a.KVUp.F32[(h*(a.NoPEDim+a.VDim)+a.NoPEDim+i)*a.Rank:][:a.Rank]
-			for j := range row {
-				row[j] += float32(beta.Data[h*a.VDim+i] * g.Data[j])
+	right := svd.Product(e, true, false, w, b)
+	up, best, least := a.KVUp.F32, a.KVUp.F32, math.Inf(1)
+	y := make([]float32, len(hold.output))
+	for _, ridge := range biasRidges {
+		beta, err := svd.SolveSPD(e, square, ridge*meanDiagonal(square), right)
+		if errors.Is(err, svd.ErrNotPositive) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("values that make the bias: %w", err)
+		}
+		a.KVUp.F32 = slices.Clone(up)
+		for h := range a.Heads {
+			for i := range a.VDim {
+				row := a.KVUp.F32[(h*(a.NoPEDim+a.VDim)+a.NoPEDim+i)*a.Rank:][:a.Rank]
+				for j := range row {
+					row[j] += float32(beta.Data[h*a.VDim+i] * g.Data[j])
+				}
 			}
 		}
+		a.Forward(e, hold.batch, hold.convertedIn, y)
+		if err := relativeError(y, hold.target, hold.weights); err < least {
+			best, least = a.KVUp.F32, err
+		}
 	}
-	return nil
+	a.KVUp.F32 = best
+	return least, nil
 }
 
 func meanDiagonal(a svd.Matrix) float64 {
