@@ -72,7 +72,7 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 	o := r.options.Neutral
 	fit := mla.EnergyOptions{
 		Gamma: float64s(block.AttnNorm), Rows: o.Width, Steps: o.Steps, Engine: r.engine,
-		Train: energyTokens(train, o.Tokens), Hold: energyTokens(hold, max(1, o.Tokens/4)),
+		Train: r.energyTokens(a, train, o.Tokens), Hold: r.energyTokens(a, hold, max(1, o.Tokens/4)),
 	}
 	report := &NormReport{Start: math.Inf(1)}
 	whole := a.ToAttention()
@@ -236,20 +236,50 @@ func float64s(x []float32) []float64 {
 	return out
 }
 
-// energyTokens takes at most most of a layer's inputs, evenly over the sequences, each counting alike: behind the input norm
-// there are no massive activations, and the tokens that all heads attend to matter as much as any.
-func energyTokens(t *layerData, most int) mla.EnergyTokens {
+// sinkWeight is how many times the mean a token must count to be in the sample of an energy's tokens without fail.
+const sinkWeight = 8
+
+// energyTokens takes about most of a layer's inputs. Each counts half for itself and half for the squared attention that
+// heads pay to it: an error of its latent's length costs that much. So the few tokens on which attention rests count for
+// many; those that count most are always among the tokens taken, the others evenly over the sequences.
+func (r *run) energyTokens(a *model.MLA, t *layerData, most int) mla.EnergyTokens {
 	n := t.batch.Tokens()
 	d := len(t.convertedIn) / n
-	count := min(n, most)
-	out := mla.EnergyTokens{Inputs: svd.NewMatrix(count, d), Weights: make([]float64, count)}
-	for i := range count {
-		row := out.Inputs.Row(i)
-		from := i * n / count * d
-		for j, v := range t.convertedIn[from : from+d] {
+	weights := a.SquaredAttention(r.engine, t.batch, t.convertedIn)
+	sum := 0.0
+	for _, v := range weights {
+		sum += v
+	}
+	sinks := 0
+	for i, v := range weights {
+		weights[i] = (1 + v*float64(n)/sum) / 2
+		if weights[i] >= sinkWeight {
+			sinks++
+		}
+	}
+	step := max(1, (n-sinks+most-1)/most)
+	var taken []int
+	others := 0
+	for i, w := range weights {
+		if w >= sinkWeight {
+			taken = append(taken, i)
+			continue
+		}
+		if others%step == 0 {
+			taken = append(taken, i)
+		}
+		others++
+	}
+	out := mla.EnergyTokens{Inputs: svd.NewMatrix(len(taken), d), Weights: make([]float64, len(taken))}
+	for k, i := range taken {
+		row := out.Inputs.Row(k)
+		for j, v := range t.convertedIn[i*d : (i+1)*d] {
 			row[j] = float64(v)
 		}
-		out.Weights[i] = 1
+		out.Weights[k] = weights[i]
+		if weights[i] < sinkWeight {
+			out.Weights[k] *= float64(step)
+		}
 	}
 	return out
 }

@@ -39,7 +39,7 @@ func TestNeutral(t *testing.T) {
 		hold := sourceStreams(t, net, sequences[len(sequences)-o.HoldOut:])
 		kl := func(layers []*model.MLA) float64 {
 			d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
-			v, err := d.divergence(hold)
+			v, err := d.divergence(hold, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
