@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
@@ -194,6 +195,49 @@ func engineOutput(t *testing.T, m *arch.MLA, a *mla.Attention, gamma []float64, 
 		out.Data[i] = float64(v)
 	}
 	return out
+}
+
+// TestEnergyInTheEngine is the same without biases: with an energy row for every direction that the content leaves the norm
+// takes nothing away; heads are padded, the scores carry YaRN's factor, and no tensor is a bias.
+func TestEnergyInTheEngine(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	yarn, _ := arch.Rope{Type: arch.RopeLlama3, Theta: 100, Factor: 4, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 32}.FitYarn(6, 64)
+	for _, c := range []struct {
+		dtype     checkpoint.DType
+		tolerance float64
+		change    func(*arch.MLA)
+	}{
+		{checkpoint.F32, 3e-6, func(*arch.MLA) {}},
+		{checkpoint.F32, 3e-6, func(m *arch.MLA) { m.Rank = 77 }},
+		{checkpoint.F32, 3e-6, func(m *arch.MLA) { m.NoPEDim, m.VDim = 16, 12 }},
+		{checkpoint.F32, 3e-6, func(m *arch.MLA) { m.Rope = yarn }},
+		{checkpoint.F16, 4 * 0x1p-11, func(m *arch.MLA) { m.Rank = 64 }},
+		{checkpoint.BF16, 4 * 0x1p-8, func(*arch.MLA) {}},
+	} {
+		m := *dialectTarget
+		m.Bias, m.Rank = false, m.Hidden
+		c.change(&m)
+		narrow := m // the attention's own head widths
+		narrow.NoPEDim, narrow.VDim = dialectTarget.NoPEDim, dialectTarget.VDim
+		a := randomAttention(r, &narrow, 13)
+		a.Bias = nil
+		gamma := randomGamma(r, m.Hidden)
+		x := normedInputs(r, 24, gamma)
+		want := a.Expanded(x)
+		energy, err := mla.FitEnergy(mla.EnergyOptions{Down: a.Down, Gamma: gamma, Rows: m.Rank})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := engineOutput(t, &m, a.WithEnergy(nil, energy), gamma, c.dtype, x)
+		if e := relativeError(got, want); !(e <= c.tolerance) {
+			t.Errorf("%v, %+v: relative error %g, want at most %g", c.dtype, m, e, c.tolerance)
+		}
+		for _, s := range attentionSpecs(&m, c.dtype) {
+			if strings.HasSuffix(s.Name, "bias") {
+				t.Errorf("%s without attention_bias", s.Name)
+			}
+		}
+	}
 }
 
 // TestNormCostsNothing computes kv_b_proj(kv_a_layernorm(kv_a_proj)) in float64 from the tensors before their rounding,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/mla"
@@ -27,16 +28,16 @@ type NormReport struct {
 	Energy  int `json:"energy_rows"`
 	// Fluctuation is the relative standard deviation of the norm's factor.
 	Fluctuation float64 `json:"fluctuation"`
-	// Without is the error of the layer's output, against the source's plus the drift of the residual stream, if the norm
-	// were the identity; Start is that with the norm, Refit that after the output projection's refit.
-	Without float64 `json:"error_without_norm,omitempty"`
-	Start   float64 `json:"start_error,omitempty"`
-	Refit   float64 `json:"refit_error,omitempty"`
-	Ridge   float64 `json:"ridge,omitempty"`
+	// Start is the error of the layer's output that the norm causes, against what the converted layer gives without it plus
+	// the drift of the residual stream; Refit is that after the refit of the output projection.
+	Start float64 `json:"start_error,omitempty"`
+	Refit float64 `json:"refit_error,omitempty"`
+	Ridge float64 `json:"ridge,omitempty"`
 }
 
 // neutralise gives every layer a latent that the norm leaves alone, one behind the other, so that each is fitted on the
-// inputs that it will see, with the norms of the layers before it in the stream.
+// inputs that it will see, with the norms of the layers before it in the stream. What it follows is not the source but the
+// network as it was converted and corrected so far, without norms: of the two streams the first is that network's.
 func (r *run) neutralise(ctx context.Context, layers []*model.MLA, reports []LayerReport) error {
 	for _, s := range []*streams{r.train, r.hold} {
 		var err error
@@ -66,17 +67,14 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 		return nil, nil, err
 	}
 	defer block.Close()
+	block.Attention = a
 	train, hold := r.data(block, r.train), r.data(block, r.hold)
 	o := r.options.Neutral
 	fit := mla.EnergyOptions{
 		Gamma: float64s(block.AttnNorm), Rows: o.Width, Steps: o.Steps, Engine: r.engine,
-		Train: energyTokens(train, o.Tokens), Hold: energyTokens(hold, max(1, o.Tokens/4)),
+		Train: r.energyTokens(a, train, o.Tokens), Hold: r.energyTokens(a, hold, max(1, o.Tokens/4)),
 	}
 	report := &NormReport{Start: math.Inf(1)}
-	y := make([]float32, len(hold.output))
-	a.Forward(r.engine, hold.batch, hold.convertedIn, y)
-	report.Without = relativeError(y, hold.target, hold.weights)
-
 	whole := a.ToAttention()
 	var inputs *inputMoments
 	var best *model.MLA
@@ -99,11 +97,10 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 			return nil, nil, err
 		}
 		b := normed(part.WithEnergy(r.engine, energy))
-		if err := r.carryBias(b, train); err != nil {
+		e, err := r.carryBias(b, train, hold)
+		if err != nil {
 			return nil, nil, err
 		}
-		b.Forward(r.engine, hold.batch, hold.convertedIn, y)
-		e := relativeError(y, hold.target, hold.weights)
 		if !(e < report.Start) {
 			break
 		}
@@ -145,16 +142,18 @@ func normed(m *mla.Attention) *model.MLA {
 	return a
 }
 
-const (
-	// constantRidge is the share of the latent's mean energy in the regression for a constant function of it, biasRidge the
-	// share of the mean energy of the output projection's columns in that for the values that make the bias.
-	constantRidge = 1e-4
-	biasRidge     = 1e-3
-)
+// constantRidge is the share of the latent's mean energy in the regression for a constant function of it.
+const constantRidge = 1e-4
+
+// biasRidges are the shares of the mean energy of the output projection's columns that the regression for the values that
+// make the bias tries: the smaller, the nearer to the bias, and the more the values multiply what the latent's function
+// wavers by.
+var biasRidges = []float64{1e-5, 1e-4, 1e-3, 1e-2}
 
 // carryBias moves the output bias into the values: attention sums to 1, so values beta_h with sum_h W_O,h beta_h = b are the
-// bias. They ride on g^T c, the linear function of the normed latent c that comes nearest to 1 on the training tokens.
-func (r *run) carryBias(a *model.MLA, train *layerData) error {
+// bias. They ride on g^T c, the linear function of the normed latent c that comes nearest to 1 on the training tokens. It
+// returns the error of the output on the tokens held out, which decides how far the bias is followed.
+func (r *run) carryBias(a *model.MLA, train, hold *layerData) (float64, error) {
 	bias := a.OBias
 	a.OBias = nil
 	e, n := r.engine, train.batch.Tokens()
@@ -169,24 +168,38 @@ func (r *run) carryBias(a *model.MLA, train *layerData) error {
 	}
 	g, err := svd.SolveSPD(e, gram, constantRidge*meanDiagonal(gram), mean)
 	if err != nil {
-		return fmt.Errorf("constant function of the latent: %w", err)
+		return 0, fmt.Errorf("constant function of the latent: %w", err)
 	}
 	w := widen(&a.O)
 	square := svd.Product(e, true, false, w, w)
 	b := svd.Matrix{Rows: len(bias), Cols: 1, Stride: 1, Data: float64s(bias)}
-	beta, err := svd.SolveSPD(e, square, biasRidge*meanDiagonal(square), svd.Product(e, true, false, w, b))
-	if err != nil {
-		return fmt.Errorf("values that make the bias: %w", err)
-	}
-	for h := range a.Heads {
-		for i := range a.VDim {
-			row := a.KVUp.F32[(h*(a.NoPEDim+a.VDim)+a.NoPEDim+i)*a.Rank:][:a.Rank]
-			for j := range row {
-				row[j] += float32(beta.Data[h*a.VDim+i] * g.Data[j])
+	right := svd.Product(e, true, false, w, b)
+	up, best, least := a.KVUp.F32, a.KVUp.F32, math.Inf(1)
+	y := make([]float32, len(hold.output))
+	for _, ridge := range biasRidges {
+		beta, err := svd.SolveSPD(e, square, ridge*meanDiagonal(square), right)
+		if errors.Is(err, svd.ErrNotPositive) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("values that make the bias: %w", err)
+		}
+		a.KVUp.F32 = slices.Clone(up)
+		for h := range a.Heads {
+			for i := range a.VDim {
+				row := a.KVUp.F32[(h*(a.NoPEDim+a.VDim)+a.NoPEDim+i)*a.Rank:][:a.Rank]
+				for j := range row {
+					row[j] += float32(beta.Data[h*a.VDim+i] * g.Data[j])
+				}
 			}
 		}
+		a.Forward(e, hold.batch, hold.convertedIn, y)
+		if err := relativeError(y, hold.target, hold.weights); err < least {
+			best, least = a.KVUp.F32, err
+		}
 	}
-	return nil
+	a.KVUp.F32 = best
+	return least, nil
 }
 
 func meanDiagonal(a svd.Matrix) float64 {
@@ -223,20 +236,50 @@ func float64s(x []float32) []float64 {
 	return out
 }
 
-// energyTokens takes at most most of a layer's inputs, evenly over the sequences, each counting alike: behind the input norm
-// there are no massive activations, and the tokens that all heads attend to matter as much as any.
-func energyTokens(t *layerData, most int) mla.EnergyTokens {
+// sinkWeight is how many times the mean a token must count to be in the sample of an energy's tokens without fail.
+const sinkWeight = 8
+
+// energyTokens takes about most of a layer's inputs. Each counts half for itself and half for the squared attention that
+// heads pay to it: an error of its latent's length costs that much. So the few tokens on which attention rests count for
+// many; those that count most are always among the tokens taken, the others evenly over the sequences.
+func (r *run) energyTokens(a *model.MLA, t *layerData, most int) mla.EnergyTokens {
 	n := t.batch.Tokens()
 	d := len(t.convertedIn) / n
-	count := min(n, most)
-	out := mla.EnergyTokens{Inputs: svd.NewMatrix(count, d), Weights: make([]float64, count)}
-	for i := range count {
-		row := out.Inputs.Row(i)
-		from := i * n / count * d
-		for j, v := range t.convertedIn[from : from+d] {
+	weights := a.SquaredAttention(r.engine, t.batch, t.convertedIn)
+	sum := 0.0
+	for _, v := range weights {
+		sum += v
+	}
+	sinks := 0
+	for i, v := range weights {
+		weights[i] = (1 + v*float64(n)/sum) / 2
+		if weights[i] >= sinkWeight {
+			sinks++
+		}
+	}
+	step := max(1, (n-sinks+most-1)/most)
+	var taken []int
+	others := 0
+	for i, w := range weights {
+		if w >= sinkWeight {
+			taken = append(taken, i)
+			continue
+		}
+		if others%step == 0 {
+			taken = append(taken, i)
+		}
+		others++
+	}
+	out := mla.EnergyTokens{Inputs: svd.NewMatrix(len(taken), d), Weights: make([]float64, len(taken))}
+	for k, i := range taken {
+		row := out.Inputs.Row(k)
+		for j, v := range t.convertedIn[i*d : (i+1)*d] {
 			row[j] = float64(v)
 		}
-		out.Weights[i] = 1
+		out.Weights[k] = weights[i]
+		if weights[i] < sinkWeight {
+			out.Weights[k] *= float64(step)
+		}
 	}
 	return out
 }

@@ -171,6 +171,41 @@ func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []floa
 	return math.Sqrt(max(0, sum2/sum-mean*mean)) / mean
 }
 
+// SquaredAttention returns, for every token of the normed inputs h [tokens, hidden], the sum over all heads and queries of
+// the square of the attention that it receives: what an error of its latent's length costs, to first order.
+func (a *MLA) SquaredAttention(e *blas.Engine, b *Batch, h []float32) []float64 {
+	received := make([]float64, b.Tokens())
+	b.groups(groupTokens, func(lo, hi int) {
+		part := b.Slice(lo, hi)
+		start := b.Starts[lo]
+		s := a.project(e, &part, h[start*a.O.Out:])
+		byHead := make([]float64, a.Heads*part.Tokens())
+		e.For(part.Sequences()*a.Heads, func(i int) {
+			seq, hd := i/a.Heads, i%a.Heads
+			first, n := part.Starts[seq], part.Starts[seq+1]-part.Starts[seq]
+			sum := byHead[hd*part.Tokens()+first:][:n]
+			one := a.head(s, first, n, hd)
+			p := scores.get(min(queryBlock, n) * n)
+			defer scores.put(p)
+			for lo := 0; lo < n; lo += queryBlock {
+				hi := min(n, lo+queryBlock)
+				one.probabilities(lo, hi, p)
+				for m := lo; m < hi; m++ {
+					for j, v := range p[(m-lo)*hi : (m-lo)*hi+m+1] {
+						sum[j] += float64(v) * float64(v)
+					}
+				}
+			}
+		})
+		for hd := range a.Heads {
+			for t, v := range byHead[hd*part.Tokens() : (hd+1)*part.Tokens()] {
+				received[start+t] += v
+			}
+		}
+	})
+	return received
+}
+
 // Latents sets out [n, Rank] to the normed latents of the normed inputs h [n, hidden].
 func (a *MLA) Latents(e *blas.Engine, n int, h, out []float32) {
 	down := a.KVDown
