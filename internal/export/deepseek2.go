@@ -153,13 +153,14 @@ const pieceElements = 1 << 20
 
 // copyRows yields a tensor as it is.
 func copyRows(t *checkpoint.Tensor, yield func([]float32) error) error {
-	defer t.Release()
 	width := t.Elements() / t.Shape[0]
 	step := max(1, pieceElements/width)
 	var buf []float32
 	for lo := 0; lo < t.Shape[0]; lo += step {
 		var err error
-		if buf, err = t.Rows(lo, min(lo+step, t.Shape[0]), buf); err != nil {
+		buf, err = t.Rows(lo, min(lo+step, t.Shape[0]), buf)
+		t.Release() // piece by piece: an embedding may be larger than all else that is held
+		if err != nil {
 			return err
 		}
 		if err := yield(buf); err != nil {
@@ -197,12 +198,13 @@ func (u upProjection) values(yield func([]float32) error) error {
 
 // heads yields rows lo to hi-1 of every head.
 func (u upProjection) heads(lo, hi int, yield func([]float32) error) error {
-	defer u.t.Release()
 	var buf []float32
 	for h := range u.m.Heads {
 		first := h * (u.m.NoPEDim + u.m.VDim)
 		var err error
-		if buf, err = u.t.Rows(first+lo, first+hi, buf); err != nil {
+		buf, err = u.t.Rows(first+lo, first+hi, buf)
+		u.t.Release()
+		if err != nil {
 			return err
 		}
 		if err := yield(buf); err != nil {
