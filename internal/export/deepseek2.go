@@ -6,29 +6,30 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 	"github.com/mlaconvert/mlaconvert/internal/gguf"
 )
 
 const architecture = "deepseek2"
 
+// llamacpp is what is known of the engine that the file is for.
+var llamacpp = engine.Lookup("llama.cpp")
+
 // convertHint is the way out of a checkpoint that llama.cpp cannot compute.
-const convertHint = "convert the source again with --engine llama.cpp"
+const convertHint = "convert again with --engine llama.cpp"
 
 // checkArchitecture says what of the configuration llama.cpp's deepseek2 cannot compute.
 func checkArchitecture(m *arch.MLA) (errs []error) {
-	refuse := func(field, got, want string) {
+	for _, limit := range llamacpp.Check(m) {
 		errs = append(errs, &checkpoint.Error{
-			Kind: checkpoint.Unsupported, File: "config.json", Tensor: field, Got: got, Want: want + " for llama.cpp", Hint: convertHint,
+			Kind: checkpoint.Unsupported, File: "config.json", Tensor: limit.Field, Got: limit.Found, Want: limit.Accepted, Hint: limit.WayOut,
 		})
 	}
-	if m.Bias {
-		refuse("attention_bias", "true", "false (no biases)")
-	}
-	if m.Activation != "silu" {
-		refuse("hidden_act", m.Activation, "silu")
-	}
-	if _, ok := ropeKeys(&m.Rope); !ok {
-		refuse("rope_scaling", fmt.Sprintf("RoPE type %q", m.Rope.Type), "default, linear or yarn")
+	if m.Rope.Type == arch.RopeYarn && m.Rope.MScaleAllDim == 0 {
+		errs = append(errs, &checkpoint.Error{
+			Kind: checkpoint.Unsupported, File: "config.json", Tensor: "rope_scaling", Got: "mscale_all_dim 0",
+			Want: "another value: without it llama.cpp scales the rotation too", Hint: convertHint,
+		})
 	}
 	return errs
 }
@@ -61,31 +62,36 @@ func architectureKeys(m *arch.MLA) []gguf.KV {
 		{Key: "expert_shared_count", Value: uint32(0)},
 		{Key: "expert_feed_forward_length", Value: uint32(m.Intermediate)},
 	}
-	rope, _ := ropeKeys(&m.Rope)
-	kv = append(kv, rope...)
+	kv = append(kv, ropeKeys(&m.Rope)...)
 	for i := range kv {
 		kv[i].Key = architecture + "." + kv[i].Key
 	}
 	return kv
 }
 
-// ropeKeys are the metadata of a scaled rotary embedding; ok is false for one that llama.cpp does not compute.
+// ropeKeys are the metadata of a scaled rotary embedding, of a type that llama.cpp computes.
 //
 // With f the factor and L ten times yarn_log_multiplier, deepseek2 multiplies the scores by ((1 + ln(f)/10) (1 + L ln(f)/10))^2
-// for every type of scaling, the first factor being there to cancel one that only YaRN has applied before. For linear scaling,
-// which is to leave the scores alone, L is chosen so that the product is 1.
-func ropeKeys(r *arch.Rope) (kv []gguf.KV, ok bool) {
-	switch r.Type {
-	case arch.RopeDefault:
-		return nil, true
-	case arch.RopeLinear:
-		return []gguf.KV{
-			{Key: "rope.scaling.type", Value: "linear"},
-			{Key: "rope.scaling.factor", Value: float32(r.Factor)},
-			{Key: "rope.scaling.yarn_log_multiplier", Value: float32(-0.1 / (1 + 0.1*math.Log(r.Factor)))},
-		}, true
+// for every type of scaling. The first factor is there to cancel one that llama.cpp has applied before with YaRN, if L is not
+// zero, and only then; so with YaRN L is mscale_all_dim. Linear scaling is to leave the scores alone, so there L is chosen such
+// that the product is 1.
+func ropeKeys(r *arch.Rope) []gguf.KV {
+	if r.Type == arch.RopeDefault {
+		return nil
 	}
-	return nil, false
+	kv := []gguf.KV{{Key: "rope.scaling.type", Value: string(r.Type)}, {Key: "rope.scaling.factor", Value: float32(r.Factor)}}
+	switch r.Type {
+	case arch.RopeLinear:
+		kv = append(kv, gguf.KV{Key: "rope.scaling.yarn_log_multiplier", Value: float32(-0.1 / (1 + 0.1*math.Log(r.Factor)))})
+	case arch.RopeYarn:
+		kv = append(kv,
+			gguf.KV{Key: "rope.scaling.original_context_length", Value: uint32(r.OriginalContext)},
+			gguf.KV{Key: "rope.scaling.yarn_log_multiplier", Value: float32(0.1 * r.MScaleAllDim)},
+		)
+	default:
+		panic(fmt.Sprintf("export: RoPE type %q", r.Type))
+	}
+	return kv
 }
 
 // weights lists the tensors of the file with their values out of src. wanted is the type of the matrices; a row that it cannot

@@ -194,6 +194,28 @@ func TestLinearScalingLeavesScoresAlone(t *testing.T) {
 	}
 }
 
+func TestYarn(t *testing.T) {
+	a := testmodel.TinyMLA
+	a.Rope = arch.Rope{Type: arch.RopeYarn, Theta: 10000, Factor: 8, BetaFast: 32, BetaSlow: 1, MScaleAllDim: 1, OriginalContext: 32}
+	_, f := exported(t, writeModel(t, testmodel.NewMLA(a, "F32", 1), nil), Options{})
+	for key, want := range map[string]any{
+		"type": "yarn", "factor": float32(8), "original_context_length": uint32(32), "yarn_log_multiplier": float32(0.1),
+		"yarn_beta_fast": nil, "yarn_beta_slow": nil, // which this architecture does not read
+	} {
+		if got := f.metadata["deepseek2.rope.scaling."+key]; got != want {
+			t.Errorf("%s is %v, want %v", key, got, want)
+		}
+	}
+	m := testmodel.NewMLA(a, "F32", 1)
+	scaling := m.Config["rope_scaling"].(map[string]any)
+	scaling["mscale"], scaling["mscale_all_dim"] = 0.0, 0.0
+	_, err := NewPlan(writeModel(t, m, nil), Options{})
+	wantError(t, err, checkpoint.Unsupported, "--engine llama.cpp", "mscale_all_dim")
+	a.Rope.BetaFast = 4
+	_, err = NewPlan(writeModel(t, testmodel.NewMLA(a, "F32", 1), nil), Options{})
+	wantError(t, err, checkpoint.Unsupported, "--engine llama.cpp", "beta_fast 4")
+}
+
 func TestQ8FallsBackToF16(t *testing.T) {
 	p, f := exported(t, writeModel(t, testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1), nil), Options{DType: "q8_0"})
 	// Rows of 16 (nope) and 48 (heads*v) are no multiple of 32; those of 32, 64 and 96 are.
@@ -249,7 +271,7 @@ func TestRefusals(t *testing.T) {
 	same := func(*testmodel.Model) {}
 	const layer1 = "model.layers.1."
 	wantError(t, plan(config("attention_bias", true), nil, Options{}), checkpoint.Unsupported, "--engine llama.cpp", "attention_bias")
-	wantError(t, plan(config("hidden_act", "gelu"), nil, Options{}), checkpoint.Unsupported, "--engine llama.cpp", "hidden_act", "gelu")
+	wantError(t, plan(config("hidden_act", "gelu"), nil, Options{}), checkpoint.Unsupported, "use another engine", "hidden_act", "gelu")
 	wantError(t, plan(config("rope_scaling", map[string]any{
 		"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
 	}), nil, Options{}), checkpoint.Unsupported, "--engine llama.cpp", "llama3")

@@ -8,7 +8,7 @@
 //	--greedy FILE    write the N most probable tokens, one after the other, that continue the first half of each sequence:
 //	                 int32, flat in the order [sequences, N]
 //	--new N          how many (default 16)
-//	--config-eps     let kv_a_layernorm take rms_norm_eps, as vLLM and llama.cpp do, instead of transformers' constant
+//	--engine NAME    compute a converted checkpoint as this engine does (default transformers)
 //	--texts FILE     tokenize the texts of a JSON list, without special tokens around them,
 //	--tokens FILE    and write a line {"text", "ids"} for each
 package main
@@ -26,6 +26,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/engine"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/tokenizer"
 )
@@ -34,7 +35,7 @@ type options struct {
 	dir, ids, logits string
 	greedy           string
 	tokens           int
-	configEps        bool
+	engine           string
 	texts, textIDs   string
 }
 
@@ -42,7 +43,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.greedy, "greedy", "", "`FILE` for greedy continuations")
 	flag.IntVar(&o.tokens, "new", 16, "tokens of a continuation")
-	flag.BoolVar(&o.configEps, "config-eps", false, "kv_a_layernorm with rms_norm_eps")
+	flag.StringVar(&o.engine, "engine", engine.Default, "the engine to compute as")
 	flag.StringVar(&o.texts, "texts", "", "`FILE` with texts to tokenize")
 	flag.StringVar(&o.textIDs, "tokens", "", "`FILE` for their ids")
 	flag.Parse()
@@ -67,12 +68,12 @@ func run(o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	net, err := open(src, o.configEps)
+	net, err := open(src, o.engine)
 	if err != nil {
 		return err
 	}
-	engine := blas.New(0)
-	logits, err := forward(engine, net, sequences)
+	kernels := blas.New(0)
+	logits, err := forward(kernels, net, sequences)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func run(o options) (err error) {
 		return err
 	}
 	if o.greedy != "" {
-		ids, err := continueGreedily(engine, net, sequences, o.tokens)
+		ids, err := continueGreedily(kernels, net, sequences, o.tokens)
 		if err != nil {
 			return err
 		}
@@ -95,12 +96,14 @@ func run(o options) (err error) {
 }
 
 // open prepares the network of a converted checkpoint or, where the configuration is none of those, of a source.
-func open(src *checkpoint.Source, configEps bool) (*model.Network, error) {
+func open(src *checkpoint.Source, name string) (*model.Network, error) {
 	converted, mlaErr := arch.ParseMLA(src.Config())
 	if mlaErr == nil {
-		if configEps {
-			converted.LatentEps = converted.NormEps
+		e := engine.Lookup(name)
+		if e == nil {
+			return nil, fmt.Errorf("engine %q: expected one of %v", name, engine.Names())
 		}
+		converted.LatentEps = e.Eps(&converted.Shape)
 		return model.OpenMLA(src, converted)
 	}
 	source, err := arch.Parse(src.Config())
@@ -111,14 +114,14 @@ func open(src *checkpoint.Source, configEps bool) (*model.Network, error) {
 }
 
 // forward returns the logits behind every token, [sequences, length, vocab].
-func forward(engine *blas.Engine, net *model.Network, sequences [][]int) ([]float32, error) {
+func forward(kernels *blas.Engine, net *model.Network, sequences [][]int) ([]float32, error) {
 	batch := model.NewBatch(sequences)
-	x, err := net.Forward(engine, &batch)
+	x, err := net.Forward(kernels, &batch)
 	if err != nil {
 		return nil, err
 	}
 	all := make([]float32, batch.Tokens()*net.Vocab)
-	net.Logits(engine, batch.Tokens(), x, func(lo, _ int, logits []float32) {
+	net.Logits(kernels, batch.Tokens(), x, func(lo, _ int, logits []float32) {
 		copy(all[lo*net.Vocab:], logits)
 	})
 	return all, nil
@@ -126,14 +129,14 @@ func forward(engine *blas.Engine, net *model.Network, sequences [][]int) ([]floa
 
 // continueGreedily returns n tokens for every sequence, [sequences, n]. Without a cache: the whole text is computed anew for
 // every token.
-func continueGreedily(engine *blas.Engine, net *model.Network, sequences [][]int, n int) ([]int32, error) {
+func continueGreedily(kernels *blas.Engine, net *model.Network, sequences [][]int, n int) ([]int32, error) {
 	texts := make([][]int, len(sequences))
 	for i, s := range sequences {
 		texts[i] = append([]int{}, s[:len(s)/2]...)
 	}
 	out := make([]int32, len(texts)*n)
 	for step := range n {
-		logits, err := forward(engine, net, texts)
+		logits, err := forward(kernels, net, texts)
 		if err != nil {
 			return nil, err
 		}
