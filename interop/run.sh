@@ -95,7 +95,7 @@ go build -o "$work/mlaconvert" .
 go build -o "$work/dump" ./interop/dump
 ids=testdata/gqa/golden/ids.npy
 
-# Variants of the models and checkpoints without biases are made with numpy and safetensors, which the first environment has.
+# Variants of tokenizers are made with the first environment, which also says whether anything can be installed.
 if ! environment transformers install_transformers "$(interpreter)" "$(cat interop/requirements.txt)"; then
     for engine in "${engines[@]}"; do skip "$engine"; done
     echo "$passed passed, $failed failed, $skipped skipped"
@@ -120,36 +120,34 @@ make_case() {
     cases+=("$case")
 }
 
-# dump_plain CASE: what mlaconvert computes and tokenizes for a checkpoint without biases.
-dump_plain() {
-    "$work/dump" --config-eps --greedy "$1/mla_greedy.npy" --texts interop/texts.json --tokens "$1/tokens.jsonl" \
-        "$1/mla" "$1/ids.npy" "$1/mla_logits.npy"
-}
-
-# plain_case NAME CASE [RANK ROPE_DIM]: a case folder of a converted checkpoint without biases, made of that of another case.
-plain_case() {
-    local case=$work/plain/$1
+# engine_case ENGINE NAME SRC [FLAG...]: a case folder of a model converted for an engine.
+engine_case() {
+    local engine=$1 name=$2 src=$3 case=$work/$1/$2
+    shift 3
     mkdir -p "$case"
     cp "$ids" "$case/ids.npy"
-    "$py" interop/plain.py "$work/cases/$2/mla" "$case/mla" "${@:3}"
-    dump_plain "$case"
+    echo "converting $name for $engine" >&2
+    "$work/mlaconvert" convert "$src" --out "$case/mla" --engine "$engine" --rank 48 --dtype f32 --quiet "${fast[@]}" "$@"
+    dump_case "$engine" "$case"
 }
 
-# give_pieces CASE: another kind of tokenizer for it.
-give_pieces() {
-    "$py" interop/pieces.py testdata/heldout.txt "$1/mla"
-    dump_plain "$1"
+# dump_case ENGINE CASE: what mlaconvert computes and tokenizes for a checkpoint.
+dump_case() {
+    "$work/dump" --engine "$1" --greedy "$2/mla_greedy.npy" --texts interop/texts.json --tokens "$2/tokens.jsonl" \
+        "$2/mla" "$2/ids.npy" "$2/mla_logits.npy"
 }
 
 # Rank 48 and 16 rotary floats, of 128 or 256, cost 1 to 4 % with calibration and 20 to 35 % without. RoPE scaling that the output's
 # configuration failed to carry over costs 14 % and more.
 fast=(--effort fast --calibration-tokens 8192)
-make_case gqa testdata/gqa 0.1
-make_case gqa-data-free testdata/gqa 0.5 --calibration none
-make_case mha testdata/mha 0.1 "${fast[@]}"
-for name in llama3 linear mistral; do
-    make_case "$name" "$work/variants/$name" 0.1 "${fast[@]}"
-done
+if wanted transformers || wanted mlx; then
+    make_case gqa testdata/gqa 0.1
+    make_case gqa-data-free testdata/gqa 0.5 --calibration none
+    make_case mha testdata/mha 0.1 "${fast[@]}"
+    for name in llama3 linear mistral; do
+        make_case "$name" "$work/variants/$name" 0.1 "${fast[@]}"
+    done
+fi
 
 if wanted transformers; then
     check "$py" interop/check_transformers.py "${cases[@]}"
@@ -165,8 +163,10 @@ fi
 
 if wanted vllm; then
     if environment vllm install_vllm "$(interpreter)" "$vllm_wheel" "$(cat interop/requirements-vllm.txt)"; then
-        plain_case gqa-512 gqa 512 64 # the one cache width of vLLM's kernel for processors
-        check "$env/bin/python" interop/check_vllm.py "$work/plain/gqa-512"
+        # Padded to 512 + 64, the one cache width of vLLM's kernel for processors; llama3 becomes YaRN.
+        engine_case vllm gqa testdata/gqa
+        engine_case vllm llama3 "$work/variants/llama3"
+        check "$env/bin/python" interop/check_vllm.py "$work"/vllm/{gqa,llama3}
     else
         skip vLLM
     fi
@@ -174,14 +174,20 @@ fi
 
 if wanted llama.cpp; then
     if environment llama.cpp install_llama_cpp "$(node --version)" "${node_packages[@]}"; then
-        for name in gqa mha linear pieces; do
-            plain_case "$name" "${name/pieces/gqa}"
-            [[ $name != pieces ]] || give_pieces "$work/plain/$name"
-            for kind in model:f32 q8_0:q8_0; do
-                "$work/mlaconvert" export gguf "$work/plain/$name/mla" --dtype "${kind#*:}" --out "$work/plain/$name/${kind%:*}.gguf" --quiet
-            done
+        engine_case llama.cpp gqa testdata/gqa
+        engine_case llama.cpp mha testdata/mha
+        for name in llama3 linear; do
+            engine_case llama.cpp "$name" "$work/variants/$name"
         done
-        check node interop/llamacpp.mjs "$env" "$work"/plain/{gqa,mha,linear,pieces}
+        # The same checkpoint with a tokenizer of SentencePiece's kind.
+        cp -r "$work/llama.cpp/gqa" "$work/llama.cpp/pieces"
+        "$py" interop/pieces.py testdata/heldout.txt "$work/llama.cpp/pieces/mla"
+        dump_case llama.cpp "$work/llama.cpp/pieces"
+        for case in "$work"/llama.cpp/*; do
+            "$work/mlaconvert" export gguf "$case/mla" --dtype f32 --out "$case/model.gguf" --quiet
+            "$work/mlaconvert" export gguf "$case/mla" --dtype q8_0 --out "$case/q8_0.gguf" --quiet
+        done
+        check node interop/llamacpp.mjs "$env" "$work"/llama.cpp/*
     else
         skip llama.cpp
     fi
