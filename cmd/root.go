@@ -15,7 +15,7 @@ type Streams struct {
 }
 
 // commands make the subcommands, in the order of the help text.
-var commands = []func(Streams) *cobra.Command{newConvertCommand, newVerifyCommand, newPlanCommand, newInspectCommand, newBenchCommand, newVersionCommand}
+var commands = []func(Streams) *cobra.Command{newConvertCommand, newVerifyCommand, newPlanCommand, newExportCommand, newInspectCommand, newBenchCommand, newVersionCommand}
 
 const rootLong = `mlaconvert turns a Llama-type checkpoint (multi-head or grouped-query attention, safetensors) into one with
 Multi-head Latent Attention that stock engines load as DeepseekV3ForCausalLM, by low-rank factorization and without

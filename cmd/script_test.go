@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // signaller sends the process itself a signal when a phase has got so far: MLACONVERT_TEST_SIGNAL=KILL:2:converting means
-// two layers converted, KILL:2 two units of any phase.
+// two layers converted, KILL:2 two units of any phase, KILL:some:writing the first units of writing.
 type signaller struct {
 	progress
 	phase string
@@ -48,7 +48,7 @@ func (s *signaller) Done(n int64) {
 	name, at, _ := strings.Cut(os.Getenv("MLACONVERT_TEST_SIGNAL"), ":")
 	at, phase, ok := strings.Cut(at, ":")
 	sig, known := map[string]syscall.Signal{"KILL": syscall.SIGKILL, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[name]
-	if !known || at != strconv.FormatInt(n, 10) || ok && phase != s.phase {
+	if !known || at != "some" && at != strconv.FormatInt(n, 10) || ok && phase != s.phase {
 		return
 	}
 	arrived := make(chan os.Signal, 1)
@@ -69,7 +69,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"mla": runWithCode, "model": makeModel, "truncate": truncate, "only": only, "same": same, "count": count,
+			"mla": runWithCode, "model": makeModel, "mlamodel": makeMLAModel, "truncate": truncate, "only": only, "same": same, "count": count,
 		},
 		Setup: func(env *testscript.Env) error {
 			root, err := filepath.Abs("..")
@@ -128,7 +128,31 @@ func makeModel(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	m := testmodel.New(shape)
-	for _, option := range args[1:] {
+	spoil(ts, m, args[1:])
+	ts.Check(m.Write(ts.MkAbs(args[0]), shards))
+}
+
+// makeMLAModel is `mlamodel DIR [OPTION...]`: write a random converted checkpoint without biases, with a tokenizer. Options are
+// those of model that change tensors or the configuration.
+func makeMLAModel(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: mlamodel DIR [OPTION...]")
+	}
+	m := testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1)
+	spoil(ts, m, args[1:])
+	dir := ts.MkAbs(args[0])
+	ts.Check(m.Write(dir, 1))
+	ts.Check(os.WriteFile(filepath.Join(dir, "tokenizer.json"), testmodel.ByteTokenizer(54), 0o644))
+}
+
+// spoil applies the options of model that change tensors or the configuration.
+func spoil(ts *testscript.TestScript, m *testmodel.Model, options []string) {
+	number := func(s string) int {
+		n, err := strconv.Atoi(s)
+		ts.Check(err)
+		return n
+	}
+	for _, option := range options {
 		key, value, _ := strings.Cut(option, "=")
 		name, what, _ := strings.Cut(value, ":")
 		switch key {
@@ -160,7 +184,6 @@ func makeModel(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("unknown option %s", option)
 		}
 	}
-	ts.Check(m.Write(ts.MkAbs(args[0]), shards))
 }
 
 // truncate is `truncate FILE N`: cut N bytes off the end.

@@ -15,7 +15,6 @@ import argparse
 import os
 import pathlib
 import sys
-import traceback
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -23,6 +22,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import numpy as np
 import torch
 import transformers
+from checks import require, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LOGIT_TOLERANCE = 1e-3  # float32 on both sides, another order of summation, logits of some 10
@@ -31,15 +31,6 @@ LOGIT_TOLERANCE = 1e-3  # float32 on both sides, another order of summation, log
 BF16_KL = 0.01
 NEW_TOKENS = 16
 TEXT = "func (b *Buffer) Write(p []byte) (n int, err error)\n\n\t\u00e9\u4e2d\U0001f600  1234 it's<|endoftext|>x"
-
-
-class CheckFailed(Exception):
-    pass
-
-
-def require(condition, message):
-    if not condition:
-        raise CheckFailed(message)
 
 
 def load(folder, dtype, expected_class):
@@ -180,22 +171,8 @@ def main():
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, numpy {np.__version__}")
-    passed = failed = 0
-    for folder in args.cases:
-        for name in ("load", "source_logits", "logits", "conversion", "generate", "bf16", "tokenizer"):
-            try:
-                told = getattr(Case(folder), "check_" + name)()
-            except CheckFailed as e:
-                failed += 1
-                print(f"FAIL {pathlib.Path(folder).name} {name}: {e}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAIL {pathlib.Path(folder).name} {name}:\n{traceback.format_exc()}", flush=True)
-            else:
-                passed += 1
-                print(f"ok   {pathlib.Path(folder).name} {name}: {told}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    names = ("load", "source_logits", "logits", "conversion", "generate", "bf16", "tokenizer")
+    return run("transformers", Case, args.cases, names)
 
 
 if __name__ == "__main__":

@@ -53,12 +53,7 @@ func (r Rope) FitYarn(dim, context int) (Rope, float64) {
 	bestLow, bestHigh, least := 0, 1, math.Inf(1)
 	for low := range dim - 1 {
 		for high := low + 1; high < dim; high++ {
-			worst := 0.0
-			for i, w := range want {
-				f := math.Pow(r.Theta, -2*float64(i)/float64(dim))
-				worst = math.Max(worst, math.Abs(out.yarnScale(f, i, float64(low), float64(high))/w-1))
-			}
-			if worst < least {
+			if worst := out.yarnError(want, dim, float64(low), float64(high)); worst < least {
 				bestLow, bestHigh, least = low, high, worst
 			}
 		}
@@ -71,11 +66,49 @@ func (r Rope) FitYarn(dim, context int) (Rope, float64) {
 	return out, least
 }
 
+// The betas of the original YaRN, which are the defaults everywhere.
+const (
+	DefaultBetaFast = 32
+	DefaultBetaSlow = 1
+)
+
+// FitYarnContext is [Rope.FitYarn] for engines that compute YaRN with the default betas, whatever the configuration says, and do
+// not tabulate positions: original_max_position_embeddings alone is fitted.
+func (r Rope) FitYarnContext(dim int) (Rope, float64) {
+	out := Rope{Type: RopeYarn, Theta: r.Theta, Factor: r.Factor, MScaleAllDim: 1, BetaFast: DefaultBetaFast, BetaSlow: DefaultBetaSlow}
+	want := r.Frequencies(dim)
+	best, least := 1, math.Inf(1)
+	// The bounds move with the logarithm of the context: in steps of a twentieth of a pair all there are come by.
+	for d := 0.0; d <= float64(dim)+1; d += 0.05 {
+		context := 2 * math.Pi * math.Pow(r.Theta, 2*d/float64(dim))
+		if context > maxSize {
+			break
+		}
+		out.OriginalContext = max(1, int(math.Round(context)))
+		low, high := out.yarnRange(dim)
+		if worst := out.yarnError(want, dim, low, high); worst < least {
+			best, least = out.OriginalContext, worst
+		}
+	}
+	out.OriginalContext = best
+	return out, least
+}
+
+// yarnError is the largest relative error |w'/w - 1| of the frequencies with the given bounds, w being those wanted.
+func (r Rope) yarnError(want []float64, dim int, low, high float64) float64 {
+	worst := 0.0
+	for i, w := range want {
+		f := math.Pow(r.Theta, -2*float64(i)/float64(dim))
+		worst = math.Max(worst, math.Abs(r.yarnScale(f, i, low, high)/w-1))
+	}
+	return worst
+}
+
 // readYarn reads the fields of a YaRN scaling. A factor on cosine and sine, which the two mscales give where they differ, is
 // not computed here.
 func (r *Rope) readYarn(c *config) {
 	r.Factor = c.positive("factor", 1)
-	r.BetaFast, r.BetaSlow = c.positive("beta_fast", 32), c.positive("beta_slow", 1)
+	r.BetaFast, r.BetaSlow = c.positive("beta_fast", DefaultBetaFast), c.positive("beta_slow", DefaultBetaSlow)
 	r.OriginalContext = c.size("original_max_position_embeddings", 0)
 	mscale := c.number("mscale", 1)
 	r.MScaleAllDim = c.number("mscale_all_dim", 0)

@@ -76,6 +76,39 @@ func TestFitYarn(t *testing.T) {
 	}
 }
 
+// TestFitYarnContext: with the default betas, the reported error is that of the frequencies, and no context of any length is
+// better.
+func TestFitYarnContext(t *testing.T) {
+	for _, factor := range []float64{8, 32} {
+		for _, dim := range []int{16, 64, 128} {
+			want := Rope{Type: RopeLlama3, Theta: 500000, Factor: factor, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}
+			got, reported := want.FitYarnContext(dim)
+			if got.BetaFast != 32 || got.BetaSlow != 1 || got.MScaleAllDim != 1 || got.Factor != factor {
+				t.Errorf("%+v", got)
+			}
+			frequencies := want.Frequencies(dim)
+			worst := func(context int) float64 {
+				r := got
+				r.OriginalContext = context
+				most := 0.0
+				for i, f := range r.Frequencies(dim) {
+					most = math.Max(most, math.Abs(f/frequencies[i]-1))
+				}
+				return most
+			}
+			if e := worst(got.OriginalContext); math.Abs(e-reported) > 1e-12 {
+				t.Errorf("factor %g, width %d: error %g, reported %g", factor, dim, e, reported)
+			}
+			for c := 1.0; c < 1<<28; c *= 1.01 {
+				if e := worst(int(c)); e < reported-1e-12 {
+					t.Errorf("factor %g, width %d: error %g at context %d, reported %g", factor, dim, e, int(c), reported)
+					break
+				}
+			}
+		}
+	}
+}
+
 func TestParseYarn(t *testing.T) {
 	const target = `{"model_type":"deepseek_v3","hidden_size":64,"intermediate_size":172,"num_hidden_layers":5,"first_k_dense_replace":5,` +
 		`"num_attention_heads":8,"vocab_size":512,"kv_lora_rank":32,"qk_nope_head_dim":8,"qk_rope_head_dim":8,"v_head_dim":8,"rope_theta":10000.0,"rope_scaling":%s}`

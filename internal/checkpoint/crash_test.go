@@ -16,16 +16,21 @@ const (
 	crashOut   = "CHECKPOINT_TEST_CRASH_OUT"
 	crashAt    = "CHECKPOINT_TEST_CRASH_AT"
 	crashForce = "CHECKPOINT_TEST_CRASH_FORCE"
+	crashFile  = "CHECKPOINT_TEST_CRASH_FILE"
 )
 
 func TestMain(m *testing.M) {
 	if out := os.Getenv(crashOut); out != "" {
-		os.Exit(crashChild(out, os.Getenv(crashAt), os.Getenv(crashForce) != ""))
+		os.Exit(crashChild(os.Getenv(crashAt), func() error { return runScenario(out, os.Getenv(crashForce) != "") }))
+	}
+	if path := os.Getenv(crashFile); path != "" {
+		os.Exit(crashChild(os.Getenv(crashAt), func() error { return writeOutFile(path, true) }))
 	}
 	os.Exit(m.Run())
 }
 
-func crashChild(out, at string, force bool) int {
+// crashChild does work, and dies at its crash point of the given number.
+func crashChild(at string, work func() error) int {
 	n, err := strconv.Atoi(at)
 	if err != nil {
 		return 3
@@ -44,16 +49,20 @@ func crashChild(out, at string, force bool) int {
 		}
 		select {}
 	}
+	if err := work(); err != nil {
+		fmt.Print(err)
+		return 5
+	}
+	return 0
+}
+
+func runScenario(out string, force bool) error {
 	s := newScenario(childTB{})
 	w, err := Create(out, s.layout, WriterOptions{Identity: "one", Resume: true, Force: force})
 	if err == nil {
 		_, err = s.run(w, inOrder)
 	}
-	if err != nil {
-		fmt.Print(err)
-		return 5
-	}
-	return 0
+	return err
 }
 
 // childTB fails the child process for a test helper.

@@ -83,12 +83,14 @@ func (s *Source) open(path string, isDir bool) error {
 		}
 		return err
 	}
+	s.sizes[configFile] = int64(len(s.config))
 	var shardOf map[string]string
 	if s.index != "" {
 		text, err := s.readSmall(s.index, maxIndex)
 		if err != nil {
 			return err
 		}
+		s.sizes[s.index] = int64(len(text))
 		if shardOf, err = parseIndex(text); err != nil {
 			return inFile(filepath.Join(s.dir, s.index), err)
 		}
@@ -259,8 +261,18 @@ func (s *Source) readSmall(name string, limit int64) ([]byte, error) {
 	if int64(len(text)) > limit {
 		return nil, badSource(path, "", fmt.Sprintf("%d bytes", size), fmt.Sprintf("at most %d", limit))
 	}
-	s.sizes[name] = int64(len(text))
 	return text, nil
+}
+
+// ReadFile reads a file of the checkpoint's folder whole, if it has at most limit bytes and is no link to somewhere else. A
+// file that is not there is an error that errors.Is finds to be fs.ErrNotExist.
+func (s *Source) ReadFile(name string, limit int64) ([]byte, error) {
+	if _, err := os.Lstat(filepath.Join(s.dir, name)); err == nil {
+		if err := s.CheckInside(name); err != nil {
+			return nil, err
+		}
+	}
+	return s.readSmall(name, limit)
 }
 
 // cause takes the path off a file system error, which the message names already.

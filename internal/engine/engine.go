@@ -18,6 +18,8 @@ type Engine struct {
 	// Ropes are the rotary scalings that it computes as config.json has them. Any other is written as the YaRN scaling
 	// nearest to it.
 	Ropes []arch.RopeType
+	// DefaultBetas says that it computes YaRN with beta_fast 32 and beta_slow 1, whatever config.json says.
+	DefaultBetas bool
 	// Activations are the MLP's; nil for any.
 	Activations []string
 	// Widths are the latent and rotary widths, and HeadWidths the widths of a head, that it has kernels for; nil for any.
@@ -80,6 +82,9 @@ func (e *Engine) Eps(m *arch.Shape) float64 {
 func (e *Engine) Rope(r arch.Rope, dim, context int) (arch.Rope, float64) {
 	if slices.Contains(e.Ropes, r.Type) {
 		return r, 0
+	}
+	if e.DefaultBetas {
+		return r.FitYarnContext(dim)
 	}
 	return r.FitYarn(dim, context)
 }

@@ -47,7 +47,8 @@ func TestCheck(t *testing.T) {
 		{"linear", func(m *arch.MLA) { m.Rope.Type, m.Rope.Factor = arch.RopeLinear, 2 }, map[string]string{
 			"vllm": "rope_scaling", "sglang": "rope_scaling", "exllama": "rope_scaling",
 		}},
-		{"yarn", func(m *arch.MLA) { m.Rope, _ = llama3.FitYarn(64, 8192) }, nil},
+		{"yarn", func(m *arch.MLA) { m.Rope, _ = llama3.FitYarnContext(64) }, nil},
+		{"yarn's betas", func(m *arch.MLA) { m.Rope, _ = llama3.FitYarn(64, 8192) }, map[string]string{"llama.cpp": "rope_scaling"}},
 		{"gelu", func(m *arch.MLA) { m.Activation = "gelu" }, map[string]string{
 			"vllm": "hidden_act", "sglang": "hidden_act", "llama.cpp": "hidden_act", "mlx": "hidden_act", "lmdeploy": "hidden_act", "exllama": "hidden_act",
 		}},

@@ -40,6 +40,12 @@ func (e *Engine) Check(m *arch.MLA) []Limit {
 	if !slices.Contains(e.Ropes, m.Rope.Type) {
 		out = append(out, Limit{"rope_scaling", fmt.Sprintf("type %q", m.Rope.Type), list(e.Ropes), again + ", which writes the nearest YaRN scaling"})
 	}
+	if r := m.Rope; e.DefaultBetas && r.Type == arch.RopeYarn && (r.BetaFast != arch.DefaultBetaFast || r.BetaSlow != arch.DefaultBetaSlow) {
+		out = append(out, Limit{
+			"rope_scaling", fmt.Sprintf("beta_fast %g and beta_slow %g", r.BetaFast, r.BetaSlow),
+			fmt.Sprintf("%d and %d, which it computes in any case", arch.DefaultBetaFast, arch.DefaultBetaSlow), again,
+		})
+	}
 	if e.Activations != nil && !slices.Contains(e.Activations, m.Activation) {
 		out = append(out, Limit{"hidden_act", fmt.Sprintf("%q", m.Activation), list(e.Activations), "use another engine, transformers for example"})
 	}

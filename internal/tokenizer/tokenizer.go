@@ -41,6 +41,7 @@ type Tokenizer struct {
 	noDecoder     bool      // decoder is null
 	post          *template // nil for none
 	size          int
+	source        componentTexts
 }
 
 // Load reads a tokenizer.json file. An error about its content is an [Error].
@@ -86,6 +87,9 @@ func Parse(data []byte, name string) (*Tokenizer, error) {
 		return nil, err
 	}
 	t.noDecoder = isNull(o.m["decoder"])
+	if t.source, err = p.componentTexts(o); err != nil {
+		return nil, err
+	}
 	if t.post, err = p.postProcessor(o.m["post_processor"]); err != nil {
 		return nil, err
 	}
