@@ -427,7 +427,7 @@ func (c *counts) polishing() bench.Work {
 	// No derivative by the layer's input.
 	one[bench.F32] -= 2 * c.d * (c.heads*(c.w+2*c.slots) + c.rank + 2*c.slots) * steps * float64(o.Sequences) * c.window
 	one[bench.Shared] += 12 * steps * c.mlaWeights() // the optimizer
-	one.Add(checks, c.mlaForward(c.hold))
+	one.Add(checks, bench.Sum(c.mlaForward(c.hold), c.feedForward(c.hold)))
 	tried := c.layers + (calibrate.PolishRates-1)*min(c.layers, calibrate.PolishTrials)
 	return one.Times(tried / c.layers)
 }
@@ -453,10 +453,10 @@ func (c *counts) correcting() bench.Work {
 	back := bench.Sum(c.mlaBack(), bench.Work{bench.Exp: c.mlp, bench.Shared: 10*c.mlp + 8*c.d})
 	back[c.wide] += 6 * c.d * c.mlp
 
-	step := bench.Sum(forward, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
+	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
+	step := bench.Sum(forward, source, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
 	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
 	check := bench.Sum(forward, divergence).Times(c.hold)
 	// What the drift of the layers is in the end.
-	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
 	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.hold), forward.Times(c.hold))
 }

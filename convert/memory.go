@@ -88,7 +88,7 @@ func (p *Plan) attentionParameters() int64 {
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
 //	correcting  4 (6 L a + t d)          weights, gradients, two moments, the best state and the next; the source's streams
-//	            4 l L (3 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
+//	            4 l L (4 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
 // values of a group.
@@ -123,7 +123,7 @@ func (p *Plan) calibrationMemory() int64 {
 	}
 	correcting := int64(0)
 	if o.Distill.Steps > 0 {
-		kept := int64(window) * l * (3*d + states + 2*f)
+		kept := int64(window) * l * (4*d + states + 2*f)
 		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
 		correcting = 4*(6*l*a+t*d+kept+logits) + p.SourceBytes
 	}

@@ -35,7 +35,7 @@ const (
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
 // weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last layer, is used.
 func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold *streams, o Options) error {
-	t := &distiller{engine: e, net: net, layers: layers}
+	t := &distiller{engine: e, net: net, layers: layers, matching: o.Distill.Matching}
 	for _, a := range layers {
 		g := model.NewMLAGradient(a)
 		t.grads = append(t.grads, g)
@@ -157,6 +157,7 @@ type distiller struct {
 	layers     []*model.MLA
 	grads      []*model.MLAGradient
 	optimizers []*adam
+	matching   float64
 	train      *streams
 	random     *rand.Rand
 	order      []int // sequences that this pass over the training tokens has still to come to
@@ -198,6 +199,28 @@ type passes struct {
 	x         []float32 // the residual stream before the layer
 	attention *model.Pass
 	mlp       *model.MLPPass
+	// pull is the derivative of the layer's matching loss by the residual stream behind it.
+	pull []float32
+}
+
+// match returns weight times the sum over tokens of |x - want|^2 / |want|^2, x and want [tokens, d], and its derivative by x.
+func match(e *blas.Engine, x, want []float32, d int, weight float64) (float64, []float32) {
+	n := len(x) / d
+	pull := make([]float32, len(x))
+	losses := make([]float64, n)
+	e.For(n, func(t int) {
+		got, to, out := x[t*d:(t+1)*d], want[t*d:(t+1)*d], pull[t*d:(t+1)*d]
+		w := weight / math.Max(float64(vec.SumSquares(to)), 1e-30)
+		copy(out, got)
+		vec.Axpy(-1, to, out)
+		losses[t] = w * float64(vec.SumSquares(out))
+		vec.Scale(float32(2*w), out)
+	})
+	sum := 0.0
+	for _, l := range losses {
+		sum += l
+	}
+	return sum, pull
 }
 
 // backward adds share times the gradient of one sequence's summed softened divergence to the layers' gradients and returns
@@ -210,6 +233,8 @@ func (t *distiller) backward(b model.Batch, want []float32, share float32) (floa
 	}
 	kept := make([]passes, len(t.blocks))
 	y := make([]float32, len(x))
+	source := append([]float32(nil), x...)
+	matching := 0.0
 	for i, block := range t.blocks {
 		h := make([]float32, len(x))
 		p := &kept[i]
@@ -219,9 +244,16 @@ func (t *distiller) backward(b model.Batch, want []float32, share float32) (floa
 		p.attention.Output(y)
 		model.Add(e, x, y)
 		p.mlp = block.BeginMLP(e, n, x)
+		if t.matching > 0 {
+			block.Forward(e, &b, source)
+			var l float64
+			l, p.pull = match(e, x, source, len(x)/n, t.matching/float64(len(t.blocks)))
+			matching += l
+		}
 	}
 	dx := make([]float32, len(x))
 	loss := t.net.Divergence(e, n, want, x, softness, dx)
+	loss += matching
 	if math.IsNaN(loss) {
 		return 0, errNotFinite
 	}
@@ -229,6 +261,9 @@ func (t *distiller) backward(b model.Batch, want []float32, share float32) (floa
 	dh := y
 	for i := len(t.blocks) - 1; i >= 0; i-- {
 		block, p := t.blocks[i], &kept[i]
+		if p.pull != nil {
+			vec.Axpy(share, p.pull, dx)
+		}
 		p.mlp.Backward(e, dx)
 		p.attention.Backward(dx, t.grads[i], dh)
 		model.RMSNormBackward(e, n, p.x, block.AttnNorm, block.Eps, dh, dx)

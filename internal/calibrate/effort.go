@@ -41,6 +41,11 @@ func DefaultTokens(effort Effort) int {
 // first. Small models bear it; SmolLM2-135M takes a ninth of it.
 const correctionRate = 2.7e-3
 
+// matching is the weight of the residual streams' drift in the correction. A token's divergence is one number, its drift
+// one behind every layer: with it 60 steps bring what 240 do without (babyllama, 16+32: divergence 0.0572 -> 0.0401
+// against 0.0444; without and 240 steps 0.0406; weights of 1 and 20: 0.0415 and 0.0405).
+const matching = 5
+
 // polishRate is the largest learning rate of the polish of a layer that is tried.
 const polishRate = 1e-2
 
@@ -50,11 +55,11 @@ func Preset(effort Effort, pairs, slots int) Options {
 	o.Neutral = Neutral{Tokens: 6144, Steps: 60}
 	switch effort {
 	case Balanced:
-		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate}
+		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate, Matching: matching}
 		o.Neutral = Neutral{Tokens: 8192, Steps: 120}
 	case Best:
 		o.Polish = Polish{Steps: 60, Sequences: 2, Rate: polishRate}
-		o.Distill = Distill{Steps: 160, Sequences: 2, Rate: correctionRate}
+		o.Distill = Distill{Steps: 160, Sequences: 2, Rate: correctionRate, Matching: matching}
 		o.Neutral = Neutral{Tokens: 16384, Steps: 240}
 	}
 	return o

@@ -39,6 +39,9 @@ type Distill struct {
 	Sequences int
 	// Rate is the learning rate that is tried first, as a share of the standard deviation of each tensor.
 	Rate float64
+	// Matching is the weight of the drift of the residual stream beside the divergence of the logits: the mean over layers
+	// of the squared relative error behind each.
+	Matching float64
 }
 
 // Step is one finished step of the work.

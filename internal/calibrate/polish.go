@@ -20,9 +20,22 @@ const (
 )
 
 // polish improves all weights of a layer by gradient descent on the weighted squared error against the target, and
-// returns the state with the least held-out error that was seen.
-func (r *run) polish(ctx context.Context, a *model.MLA, layer int, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
-	if report.Refit == 0 {
+// returns the state with the least drift of the held-out residual stream behind the layer's MLP that was seen. (A single
+// token that the MLP of a real model makes a massive activation of by mistake ruins what a smaller error of the attention
+// has gained.)
+func (r *run) polish(ctx context.Context, block *model.Block, a *model.MLA, layer int, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
+	source := append([]float32(nil), r.hold.source...)
+	model.Add(r.engine, source, hold.output)
+	block.ForwardMLP(r.engine, hold.batch.Tokens(), source)
+	weights := tokenWeights(source, block.Hidden)
+	behind := func(output []float32) float64 {
+		x := append([]float32(nil), r.hold.converted...)
+		model.Add(r.engine, x, output)
+		block.ForwardMLP(r.engine, hold.batch.Tokens(), x)
+		return relativeError(x, source, weights)
+	}
+	start := behind(hold.converted)
+	if start == 0 {
 		return a, nil // nothing to gain, or to compare rates by
 	}
 	rates := r.polishRates
@@ -32,33 +45,41 @@ func (r *run) polish(ctx context.Context, a *model.MLA, layer int, train, hold *
 			rates = append(rates, rate)
 			rate /= slowdown
 		}
-		r.polishRates, r.polished = rates, make([]float64, len(rates))
+		r.polishRates, r.polishGains = rates, make([]float64, len(rates))
 	}
-	best := a
+	best := &polished{attention: a, error: report.Refit, drift: start}
 	for i, rate := range rates {
-		now, err := r.polishAt(ctx, rate, a, layer, train, hold)
+		now, err := r.polishAt(ctx, rate, a, layer, train, hold, behind)
 		if err != nil {
 			return nil, err
 		}
 		if layer < PolishTrials {
-			r.polished[i] += math.Log(min(now.err, report.Refit) / report.Refit)
+			r.polishGains[i] += math.Log(min(now.drift, start) / start)
 		}
-		if now.err < report.Polish {
-			report.Polish, best = now.err, now.attention
+		if now.drift < best.drift {
+			best = now
 		}
 	}
+	report.Polish = best.error
 	if layer == PolishTrials-1 {
-		least := slices.Index(r.polished, slices.Min(r.polished))
+		least := slices.Index(r.polishGains, slices.Min(r.polishGains))
 		r.polishRates = rates[least : least+1]
 	}
-	return best, nil
+	return best.attention, nil
 }
 
-// polishAt is the state with the least held-out error on the way down from a at one rate.
-func (r *run) polishAt(ctx context.Context, rate float64, a *model.MLA, layer int, train, hold *layerData) (*fitted, error) {
+// polished is a state of a layer: the held-out error of its attention, and the drift behind its MLP.
+type polished struct {
+	attention    *model.MLA
+	error, drift float64
+}
+
+// polishAt is the state with the least drift on the way down from a at one rate; behind tells the drift that an attention
+// output leads to.
+func (r *run) polishAt(ctx context.Context, rate float64, a *model.MLA, layer int, train, hold *layerData, behind func([]float32) float64) (*polished, error) {
 	o := r.options.Polish
 	now := a.Clone()
-	best := &fitted{err: math.Inf(1)}
+	best := &polished{drift: math.Inf(1)}
 	grad := model.NewMLAGradient(now)
 	opt := newAdam(now, grad)
 	random := rand.New(rand.NewPCG(r.options.Seed, uint64(layer)+1<<32))
@@ -77,8 +98,8 @@ func (r *run) polishAt(ctx context.Context, rate float64, a *model.MLA, layer in
 		opt.step(r.engine, rate*schedule(step, o.Steps))
 		if (step+1)%CheckEvery == 0 || step == o.Steps-1 {
 			now.Forward(r.engine, hold.batch, hold.convertedIn, y)
-			if err := relativeError(y, hold.target, hold.weights); err < best.err {
-				best.err, best.attention = err, now.Clone()
+			if drift := behind(y); drift < best.drift {
+				best = &polished{now.Clone(), relativeError(y, hold.target, hold.weights), drift}
 			}
 		}
 	}

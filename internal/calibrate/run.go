@@ -36,9 +36,9 @@ type run struct {
 	net         *model.Network
 	options     Options
 	train, hold *streams
-	// polishRates are the learning rates that the next layer's polish tries, polished what each has gained so far: the sum
-	// of log(error after / error before) over the layers on trial.
-	polishRates, polished []float64
+	// polishRates are the learning rates that the next layer's polish tries, polishGains what each has gained so far: the sum
+	// of log(drift after / drift before) over the layers on trial.
+	polishRates, polishGains []float64
 }
 
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
@@ -154,7 +154,7 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 	}
 	report.Polish = report.Refit
 	if r.options.Polish.Steps > 0 {
-		polished, err := r.polish(ctx, a, layer, train, hold, report)
+		polished, err := r.polish(ctx, block, a, layer, train, hold, report)
 		if err != nil {
 			return nil, nil, err
 		}
