@@ -51,7 +51,6 @@ class Case:
                 max_num_seqs=len(self.ids),
                 max_logprobs=self.vocab,
                 disable_log_stats=True,
-                enforce_eager=dtype != "float32",  # compiling takes minutes; once is enough
                 seed=0,
             )
         return self.models[dtype]

@@ -151,6 +151,14 @@ fi
 
 if wanted transformers; then
     check "$py" interop/check_transformers.py "${cases[@]}"
+    go build -o "$work/gradient" ./interop/gradient
+    mkdir "$work/gradients"
+    "$work/gradient" "$work/gradients"
+    if "$py" interop/check_gradient.py "$work/gradients"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
 fi
 
 if wanted mlx; then

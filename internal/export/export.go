@@ -48,7 +48,6 @@ type Plan struct {
 	Warnings []string
 
 	layout *gguf.Layout
-	files  map[string]*checkpoint.Tensor // a tensor of the file to one that it is made of, for messages
 }
 
 // NewPlan checks a converted checkpoint and lays out its GGUF file, from headers, configuration and tokenizer alone. All
