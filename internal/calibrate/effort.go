@@ -52,15 +52,15 @@ const polishRate = 1e-2
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
 	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
-	o.Neutral = Neutral{Tokens: 6144, Steps: 60}
+	o.Neutral = Neutral{Tokens: 16384, Steps: 100}
 	switch effort {
 	case Balanced:
 		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate, Matching: matching}
-		o.Neutral = Neutral{Tokens: 8192, Steps: 120}
+		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
 		o.Polish = Polish{Steps: 60, Sequences: 2, Rate: polishRate}
 		o.Distill = Distill{Steps: 160, Sequences: 2, Rate: correctionRate, Matching: matching}
-		o.Neutral = Neutral{Tokens: 16384, Steps: 240}
+		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o
 }

@@ -70,6 +70,9 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 	block.Attention = a
 	train, hold := r.data(block, r.train), r.data(block, r.hold)
 	o := r.options.Neutral
+	if o.Width-a.Rank >= manyRows {
+		o.Tokens, o.Steps = (o.Tokens+3)/4, (o.Steps+3)/4
+	}
 	fit := mla.EnergyOptions{
 		Gamma: float64s(block.AttnNorm), Rows: o.Width, Steps: o.Steps, Engine: r.engine,
 		Train: r.energyTokens(a, train, o.Tokens), Hold: r.energyTokens(a, hold, max(1, o.Tokens/4)),
@@ -126,6 +129,10 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 	r.advance(block, r.hold, hold)
 	return best, report, nil
 }
+
+// manyRows is how many energy rows beside the content make a form that is near the exact one from the outset; each of them is
+// as much work in the fit as all of a small content.
+const manyRows = 64
 
 // maxTradedRows bounds the energy rows that content makes room for. On SmolLM2-135M at 129 rows one was best in most
 // layers, and eight cost more than they gained in all.
