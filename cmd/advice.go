@@ -37,11 +37,7 @@ func rankAdvice(ctx context.Context, src *checkpoint.Source, record *convert.Rec
 	for i := 1; i <= adviceSteps; i++ {
 		ranks = append(ranks, now+(most-now)*i/adviceSteps)
 	}
-	jobs, err := plan.Jobs(1, 0)
-	if err != nil {
-		return "", err
-	}
-	spectra, err := plan.Spectra(ctx, ranks, jobs, p)
+	spectra, err := plan.Spectra(ctx, ranks, 1, p)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
@@ -64,13 +63,10 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 	}
 	best := 0
 	if len(thetas) > 1 {
-		progress.Phase("choosing the rotary base", int64(len(thetas)), "candidates")
-		errs, err := calibrate.Scout(ctx, e, net, sequences, geometries, *o)
-		if err != nil {
+		var err error
+		if best, err = scout(ctx, "choosing the rotary base", e, net, sequences, geometries, *o, progress); err != nil {
 			return err
 		}
-		best = slices.Index(errs, slices.Min(errs))
-		progress.Done(int64(len(thetas)))
 	}
 	c.plan.setTheta(thetas[best])
 	o.Frequencies = geometries[best].Frequencies

@@ -115,8 +115,7 @@ func newCounts(p *Plan) *counts {
 	if r == nil {
 		return c
 	}
-	window := min(r.Window, m.Context)
-	windows := max(2, (r.Tokens+window-1)/window)
+	window, windows := calibrate.Windows(r.Tokens, r.Window, m.Context)
 	sampled, batches, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
 	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)

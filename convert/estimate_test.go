@@ -44,7 +44,7 @@ func TestPhasesCountProducts(t *testing.T) {
 				decay(m, layer, "k_proj", s.Hidden)
 				decay(m, layer, "v_proj", s.Hidden)
 			}
-			src := open(t, m)
+			src := m.Open(t)
 			r := recipe(test.rank, test.rope, DTypeKeep)
 			if test.calibration != nil {
 				r.Method, r.Calibration = Calibrated, test.calibration
@@ -100,7 +100,7 @@ func float32Work(w bench.Work) float64 {
 
 // TestEstimate: time is work over rates, side by side where layers are.
 func TestEstimate(t *testing.T) {
-	src := open(t, testmodel.New(testmodel.Tiny))
+	src := testmodel.New(testmodel.Tiny).Open(t)
 	p, err := NewPlan(src, recipe(12, 8, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)

@@ -43,13 +43,11 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 	o := calibrate.Options{Context: r.Context, HoldOut: heldOut(len(sequences))}
 	pairs := m.HeadDim / 2
 	var geometries []calibrate.Geometry
-	var of []Split
+	var of []split
 	for _, s := range splits {
 		thetas := calibrate.Thetas(m.Rope.Theta, pairs, s.RopeDim/2)
 		for _, theta := range slices.Compact([]float64{thetas[0], thetas[len(thetas)/2], thetas[len(thetas)-1]}) {
-			rope := m.Rope
-			rope.Theta = theta
-			rope, _ = engine.Lookup(r.Engine).Rope(rope, s.RopeDim, m.Context)
+			rope, _ := targetRope(engine.Lookup(r.Engine), m, theta, s.RopeDim)
 			geometries = append(geometries, calibrate.Geometry{
 				Rank: s.Rank - 1, Frequencies: rope.Frequencies(s.RopeDim),
 				Candidates: calibrate.Preset(r.Calibration.Effort, pairs, s.RopeDim/2).Candidates,
@@ -57,30 +55,38 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 			of = append(of, s)
 		}
 	}
-	progress.Phase("choosing rank and rotary width", int64(len(geometries)), "candidates")
-	errs, err := calibrate.Scout(ctx, e, net, sequences, geometries, o)
+	best, err := scout(ctx, "choosing rank and rotary width", e, net, sequences, geometries, o, progress)
 	if err != nil {
 		return nil, err
 	}
-	progress.Done(int64(len(geometries)))
-	best := of[slices.Index(errs, slices.Min(errs))]
-	recipe.Rank, recipe.RopeDim = best.Rank, best.RopeDim
+	recipe.Rank, recipe.RopeDim = of[best].Rank, of[best].RopeDim
 	return sequences, nil
 }
 
-// Split is one way to spend a cache: kv_lora_rank, the constant channel included, and qk_rope_head_dim.
-type Split struct{ Rank, RopeDim int }
+// scout is the index of the geometry with the least error, found in a phase of the given name.
+func scout(ctx context.Context, phase string, e *blas.Engine, net *model.Network, sequences [][]int, geometries []calibrate.Geometry, o calibrate.Options, progress Progress) (int, error) {
+	progress.Phase(phase, int64(len(geometries)), "candidates")
+	errs, err := calibrate.Scout(ctx, e, net, sequences, geometries, o)
+	if err != nil {
+		return 0, err
+	}
+	progress.Done(int64(len(geometries)))
+	return slices.Index(errs, slices.Min(errs)), nil
+}
+
+// split is one way to spend a cache: kv_lora_rank, the constant channel included, and qk_rope_head_dim.
+type split struct{ Rank, RopeDim int }
 
 // splits are the ways worth trying: rotary keys of a quarter, a half, three quarters and all of a head's width, the latent
 // taking the rest of the budget, up to what it can use.
-func splits(m *arch.Model, share float64) ([]Split, error) {
+func splits(m *arch.Model, share float64) ([]split, error) {
 	total := int(math.Floor(share * float64(m.CacheFloats())))
-	useful := min(m.Hidden, 2*m.KVHeads*m.HeadDim) + 1
-	var out []Split
+	useful := usefulRank(m) + 1
+	var out []split
 	for quarter := 1; quarter <= 4; quarter++ {
 		rope := m.HeadDim * quarter / 4 / 2 * 2
 		if rank := min(total-rope, useful); rope > 0 && rank >= 2 {
-			out = append(out, Split{rank, rope})
+			out = append(out, split{rank, rope})
 		}
 	}
 	out = slices.Compact(out)

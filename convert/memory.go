@@ -94,8 +94,7 @@ func (p *Plan) attentionParameters() int64 {
 // values of a group.
 func (p *Plan) calibrationMemory() int64 {
 	m, c := p.Source, p.Recipe.Calibration
-	window := min(c.Window, m.Context)
-	windows := max(2, (c.Tokens+window-1)/window)
+	window, windows := calibrate.Windows(c.Tokens, c.Window, m.Context)
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	t, d, l := int64(windows)*int64(window), int64(m.Hidden), int64(m.Layers)
 	heads, w := int64(m.Heads), int64(m.HeadDim)

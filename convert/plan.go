@@ -186,7 +186,9 @@ func (p *Plan) attentionDType(tensors []*checkpoint.Tensor) checkpoint.DType {
 func (p *Plan) TargetDType() checkpoint.DType { return p.Recipe.dtype(p.DType) }
 
 // UsefulRank is the largest number of latent rows that can carry anything: the rank of the stacked keys and values.
-func (p *Plan) UsefulRank() int { return min(p.Source.Hidden, p.Source.CacheFloats()) }
+func (p *Plan) UsefulRank() int { return usefulRank(p.Source) }
+
+func usefulRank(m *arch.Model) int { return min(m.Hidden, m.CacheFloats()) }
 
 // ContentRank is the number of latent rows that the factorization gets: at least one is left for what neutralises the norm.
 func (p *Plan) ContentRank() int { return min(p.Recipe.Rank, p.Target.Rank-1, p.UsefulRank()) }
@@ -197,9 +199,13 @@ func (p *Plan) setTheta(theta float64) { p.Target.Rope, p.RopeError = p.targetRo
 // targetRope is the source's rotary embedding with another base, as the engine computes it at the target's width, and the
 // largest relative error of a frequency.
 func (p *Plan) targetRope(theta float64) (arch.Rope, float64) {
-	rope := p.Source.Rope
+	return targetRope(p.Engine, p.Source, theta, p.Recipe.RopeDim)
+}
+
+func targetRope(e *engine.Engine, m *arch.Model, theta float64, width int) (arch.Rope, float64) {
+	rope := m.Rope
 	rope.Theta = theta
-	return p.Engine.Rope(rope, p.Recipe.RopeDim, p.Source.Context)
+	return e.Rope(rope, width, m.Context)
 }
 
 // checkEngine refuses what the engine cannot compute.

@@ -13,21 +13,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
 
-// open writes a model and opens it.
-func open(t *testing.T, m *testmodel.Model) *checkpoint.Source {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "model")
-	if err := m.Write(dir, 1); err != nil {
-		t.Fatal(err)
-	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
-	return src
-}
-
 func recipe(rank, ropeDim int, dtype string) Recipe {
 	r := DefaultRecipe()
 	r.Rank, r.RopeDim, r.DType = rank, ropeDim, dtype
@@ -48,7 +33,7 @@ func TestLedger(t *testing.T) {
 	s.Tied = true
 	m := testmodel.New(s)
 	m.Tensors = append(m.Tensors, extra("model.layers.0.self_attn.rotary_emb.inv_freq", 4))
-	src := open(t, m)
+	src := m.Open(t)
 	p, err := NewPlan(src, recipe(12, 4, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +105,7 @@ func TestProblems(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := testmodel.New(testmodel.Tiny)
 			c.spoil(m)
-			_, err := NewPlan(open(t, m), recipe(12, 4, DTypeKeep))
+			_, err := NewPlan(m.Open(t), recipe(12, 4, DTypeKeep))
 			var problems Problems
 			var one *checkpoint.Error
 			if err == nil {
@@ -149,7 +134,7 @@ func TestProblems(t *testing.T) {
 func TestProblemsAreBounded(t *testing.T) {
 	m := testmodel.New(testmodel.Tiny)
 	m.Config["num_hidden_layers"] = 20
-	_, err := NewPlan(open(t, m), recipe(12, 4, DTypeKeep))
+	_, err := NewPlan(m.Open(t), recipe(12, 4, DTypeKeep))
 	if err == nil || strings.Count(err.Error(), "\n") != maxProblems || !strings.Contains(err.Error(), "and 113 more problems") {
 		t.Error(err) // 17 missing layers of 9 tensors
 	}
@@ -167,7 +152,7 @@ func TestWarnings(t *testing.T) {
 		{recipe(34, 4, DTypeKeep), "rank 34: at most 33 rows are of use"},
 		{recipe(12, 10, DTypeKeep), "a head rotates only 8"},
 	} {
-		p, err := NewPlan(open(t, m), c.recipe)
+		p, err := NewPlan(m.Open(t), c.recipe)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +181,7 @@ func TestRecipeCheck(t *testing.T) {
 
 // TestDefaults: rope-dim is 64 or the head's width, the context the source's, the dtype the attention's.
 func TestDefaults(t *testing.T) {
-	p, err := NewPlan(open(t, testmodel.New(testmodel.Tiny)), DefaultRecipe())
+	p, err := NewPlan(testmodel.New(testmodel.Tiny).Open(t), DefaultRecipe())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +194,7 @@ func TestDefaults(t *testing.T) {
 	v.DType, v.Data = "F16", testmodel.Encode("F16", make([]float32, len(v.Data)/2))
 	norm := mixed.Get("model.norm.weight")
 	norm.DType, norm.Data = "F32", testmodel.Encode("F32", make([]float32, len(norm.Data)/2))
-	if p, err = NewPlan(open(t, mixed), recipe(12, 8, DTypeKeep)); err != nil {
+	if p, err = NewPlan(mixed.Open(t), recipe(12, 8, DTypeKeep)); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]checkpoint.DType{
@@ -222,7 +207,7 @@ func TestDefaults(t *testing.T) {
 	if !strings.Contains(strings.Join(p.Warnings, "\n"), "several dtypes") {
 		t.Errorf("warnings %q", p.Warnings)
 	}
-	if p, err = NewPlan(open(t, mixed), recipe(12, 8, "f16")); err != nil {
+	if p, err = NewPlan(mixed.Open(t), recipe(12, 8, "f16")); err != nil {
 		t.Fatal(err)
 	}
 	for _, shard := range p.Layout.Shards {
@@ -235,7 +220,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestFiles(t *testing.T) {
-	src := open(t, testmodel.New(testmodel.Tiny))
+	src := testmodel.New(testmodel.Tiny).Open(t)
 	for _, name := range []string{"tokenizer.json", "chat_template.jinja", "README.md", "pytorch_model.bin", "notes.txt", "LICENSE", "other.safetensors"} {
 		if err := os.WriteFile(filepath.Join(src.Dir(), name), []byte(name), 0o644); err != nil {
 			t.Fatal(err)
@@ -290,7 +275,7 @@ func TestFiles(t *testing.T) {
 }
 
 func TestJobs(t *testing.T) {
-	p, err := NewPlan(open(t, testmodel.New(testmodel.Tiny)), recipe(12, 8, DTypeKeep))
+	p, err := NewPlan(testmodel.New(testmodel.Tiny).Open(t), recipe(12, 8, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)
 	}

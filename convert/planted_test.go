@@ -91,7 +91,7 @@ func TestPlanted(t *testing.T) {
 			s := testmodel.Shape{Hidden: 64, Intermediate: 96, Layers: 3, Heads: 8, KVHeads: c.kvHeads, HeadDim: 8, Vocab: 64, DType: "F32", Seed: 11}
 			m := testmodel.New(s)
 			c.plant(m, s)
-			src := open(t, m)
+			src := m.Open(t)
 			for _, method := range []string{DataFree, Calibrated} {
 				r := recipe(plantedRank+1, c.ropeDim, "f32")
 				if method == Calibrated {

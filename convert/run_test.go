@@ -85,7 +85,7 @@ func TestRunIsDeterministic(t *testing.T) {
 	s := testmodel.Tiny
 	s.Layers = 6
 	m := testmodel.New(s)
-	src := open(t, m)
+	src := m.Open(t)
 	if err := os.WriteFile(filepath.Join(src.Dir(), "tokenizer.json"), []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestRunIsDeterministic(t *testing.T) {
 func TestCalibratedRunResumes(t *testing.T) {
 	s := testmodel.Tiny
 	s.Layers = 2
-	src := open(t, testmodel.New(s))
+	src := testmodel.New(s).Open(t)
 	r := recipe(12, 4, DTypeKeep) // two slots for four rotary pairs, so that there is a base to choose
 	r.Context = 128
 	r.Method = Calibrated
@@ -211,7 +211,7 @@ func TestRunOutput(t *testing.T) {
 		s := testmodel.Tiny
 		s.DType, s.Tied = dtype, dtype == "F16"
 		m := testmodel.New(s)
-		src := open(t, m)
+		src := m.Open(t)
 		r := recipe(12, 8, "f32")
 		out := filepath.Join(t.TempDir(), "out")
 		outcome, err := run1(t, context.Background(), src, r, RunOptions{Out: out})
@@ -298,7 +298,7 @@ func TestRunOutput(t *testing.T) {
 
 // TestKeepCopiesBytes: with dtype keep, what is copied and the output projection are the source's bytes.
 func TestKeepCopiesBytes(t *testing.T) {
-	src := open(t, testmodel.New(testmodel.Tiny))
+	src := testmodel.New(testmodel.Tiny).Open(t)
 	out := filepath.Join(t.TempDir(), "out")
 	if _, err := run1(t, context.Background(), src, recipe(12, 8, DTypeKeep), RunOptions{Out: out}); err != nil {
 		t.Fatal(err)
@@ -351,7 +351,7 @@ func TestFailedRunLeavesNothing(t *testing.T) {
 			m := testmodel.New(s)
 			c.spoil(m)
 			dir := t.TempDir()
-			_, err := run1(t, context.Background(), open(t, m), recipe(12, 8, c.dtype), RunOptions{Out: filepath.Join(dir, "new", "out"), Jobs: 2})
+			_, err := run1(t, context.Background(), m.Open(t), recipe(12, 8, c.dtype), RunOptions{Out: filepath.Join(dir, "new", "out"), Jobs: 2})
 			var e *checkpoint.Error
 			if !errors.As(err, &e) || e.Kind != c.kind {
 				t.Fatalf("got %v, want kind %v", err, c.kind)
@@ -376,14 +376,14 @@ func TestSameTiedHead(t *testing.T) {
 	head := *m.Get("model.embed_tokens.weight")
 	head.Name = "lm_head.weight"
 	m.Tensors = append(m.Tensors, head)
-	if _, err := run1(t, context.Background(), open(t, m), recipe(12, 8, DTypeKeep), RunOptions{Out: filepath.Join(t.TempDir(), "out")}); err != nil {
+	if _, err := run1(t, context.Background(), m.Open(t), recipe(12, 8, DTypeKeep), RunOptions{Out: filepath.Join(t.TempDir(), "out")}); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestSpectra: the share at a rank is what a conversion at that rank discards.
 func TestSpectra(t *testing.T) {
-	src := open(t, testmodel.New(testmodel.Tiny))
+	src := testmodel.New(testmodel.Tiny).Open(t)
 	p, err := NewPlan(src, recipe(12, 8, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)

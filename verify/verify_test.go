@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -113,15 +112,7 @@ func change(m *testmodel.Model, name string, f func(i int, v float32) float32) {
 // network writes a model and opens it, as a converted checkpoint if mla is set.
 func network(t *testing.T, m *testmodel.Model, mla bool) *model.Network {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "model")
-	if err := m.Write(dir, 1); err != nil {
-		t.Fatal(err)
-	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
+	src := m.Open(t)
 	var n *model.Network
 	if mla {
 		a, err := arch.ParseMLA(src.Config())

@@ -2,6 +2,7 @@ package calibrate
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -9,7 +10,6 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 	"github.com/mlaconvert/mlaconvert/mla"
@@ -22,15 +22,7 @@ func network(t *testing.T, change func(m *testmodel.Model)) (*model.Network, *ar
 	if change != nil {
 		change(m)
 	}
-	dir := t.TempDir()
-	if err := m.Write(dir, 1); err != nil {
-		t.Fatal(err)
-	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
+	src := m.Open(t)
 	a, err := arch.Parse(src.Config())
 	if err != nil {
 		t.Fatal(err)
@@ -344,14 +336,21 @@ func blocks(t *testing.T, net *model.Network) []*model.Block {
 	return out
 }
 
-// TestDistillGradient compares the derivative of the divergence through both layers, norms and MLPs with differences.
+// TestDistillGradient compares the derivative of the loss through both layers, norms and MLPs with differences, with and
+// without the drift of the residual streams in it.
 func TestDistillGradient(t *testing.T) {
+	for _, matching := range []float64{0, 5} {
+		t.Run(fmt.Sprint("matching ", matching), func(t *testing.T) { testDistillGradient(t, matching) })
+	}
+}
+
+func testDistillGradient(t *testing.T, matching float64) {
 	net, a := network(t, nil)
 	o := testOptions(a)
 	o.Refit = false
 	sequences := randomSequences(12, 20, net.Vocab)
 	layers, _ := calibrated(t, net, 2, sequences, o)
-	d := &distiller{engine: blas.New(2), net: net, layers: layers, blocks: blocks(t, net)}
+	d := &distiller{engine: blas.New(2), net: net, layers: layers, blocks: blocks(t, net), matching: matching}
 	for _, l := range layers {
 		d.grads = append(d.grads, model.NewMLAGradient(l))
 	}
@@ -362,7 +361,11 @@ func TestDistillGradient(t *testing.T) {
 		t.Fatal(err)
 	}
 	loss /= float64(tokens)
-	if direct, err := d.divergence(part, softness); err != nil || math.Abs(direct-loss) > 1e-6*loss {
+	lossNow := func() (float64, error) {
+		kl, err := d.divergence(part, softness)
+		return kl + matching*meanDrift(t, net, d, part), err
+	}
+	if direct, err := lossNow(); err != nil || math.Abs(direct-loss) > 1e-6*loss {
 		t.Errorf("loss %g, direct %g, %v", loss, direct, err)
 	}
 	for i, l := range layers {
@@ -382,12 +385,12 @@ func TestDistillGradient(t *testing.T) {
 				for j, g := range c.grad {
 					c.values[j] += float32(f * step * float64(g) / norm)
 				}
-				kl, err := d.divergence(part, softness)
+				l, err := lossNow()
 				if err != nil {
 					t.Fatal(err)
 				}
 				copy(c.values, old)
-				return kl
+				return l
 			}
 			got := (at(1) - at(-1)) / (2 * step)
 			if math.Abs(got-norm) > 0.01*norm {
@@ -395,6 +398,31 @@ func TestDistillGradient(t *testing.T) {
 			}
 		}
 	}
+}
+
+// meanDrift is the mean over tokens and layers of |x - source|^2 / |source|^2 behind a layer.
+func meanDrift(t *testing.T, net *model.Network, d *distiller, s *streams) float64 {
+	source, err := net.Embed(&s.batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := append([]float32(nil), source...)
+	e, n, hidden, sum := blas.New(1), s.batch.Tokens(), net.Hidden, 0.0
+	for i, block := range d.blocks {
+		block.Forward(e, &s.batch, source)
+		converted := *block
+		converted.Attention = d.layers[i]
+		converted.Forward(e, &s.batch, x)
+		for token := range n {
+			var off, size float64
+			for j := token * hidden; j < (token+1)*hidden; j++ {
+				off += (float64(x[j]) - float64(source[j])) * (float64(x[j]) - float64(source[j]))
+				size += float64(source[j]) * float64(source[j])
+			}
+			sum += off / size
+		}
+	}
+	return sum / float64(n*len(d.blocks))
 }
 
 // TestDistillSlowsDown: at a rate far too high the steps are taken back until the rate serves, and the result is never

@@ -33,7 +33,8 @@ const (
 
 // distill corrects all layers together by gradient descent on the Kullback-Leibler divergence of the converted
 // network's next-token distributions from the source's (Hinton et al. 2015), on the same tokens. Only the attention's
-// weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last layer, is used.
+// weights move. The state with the least held-out divergence stays. Of both streams only the source's, behind the last
+// layer, is used.
 func distill(ctx context.Context, e *blas.Engine, net *model.Network, layers []*model.MLA, train, hold *streams, o Options) error {
 	t := &distiller{engine: e, net: net, layers: layers, matching: o.Distill.Matching}
 	for _, a := range layers {
@@ -169,13 +170,10 @@ func (t *distiller) forward(b *model.Batch) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := b.Tokens()
-	h, y := make([]float32, len(x)), make([]float32, len(x))
 	for i, block := range t.blocks {
-		model.RMSNorm(t.engine, n, x, block.AttnNorm, block.Eps, h)
-		t.layers[i].Forward(t.engine, b, h, y)
-		model.Add(t.engine, x, y)
-		block.ForwardMLP(t.engine, n, x)
+		converted := *block
+		converted.Attention = t.layers[i]
+		converted.Forward(t.engine, b, x)
 	}
 	return x, nil
 }

@@ -33,12 +33,12 @@ func TestInvariance(t *testing.T) {
 	written := rewrite(plain, func(group, frequency int) (phase, scale float64) {
 		return r.Float64() * 2 * math.Pi, []float64{1.7, 0.4}[group]
 	})
+	weights := make([]float64, batch.Tokens())
+	for i := range weights {
+		weights[i] = 1
+	}
 	same := func(name string, want, got []float32, tolerance float64) {
 		t.Helper()
-		weights := make([]float64, batch.Tokens())
-		for i := range weights {
-			weights[i] = 1
-		}
 		if err := relativeError(got, want, weights); !(err < tolerance) {
 			t.Errorf("%s: relative difference %g", name, err)
 		}
@@ -71,10 +71,6 @@ func TestInvariance(t *testing.T) {
 			want := convert(plain)
 			name := fmt.Sprintf("rotary key of %d, %s", slots, c)
 			// Lossy, so that there is something to compare.
-			weights := make([]float64, batch.Tokens())
-			for i := range weights {
-				weights[i] = 1
-			}
 			if lost := relativeError(want, source, weights); lost < 0.01 {
 				t.Errorf("%s: loses only %g", name, lost)
 			}

@@ -39,18 +39,17 @@ type NormReport struct {
 // inputs that it will see, with the norms of the layers before it in the stream. What it follows is not the source but the
 // network as it was converted and corrected so far, without norms: of the two streams the first is that network's.
 func (r *run) neutralise(ctx context.Context, layers []*model.MLA, reports []LayerReport) error {
-	for _, s := range []*streams{r.train, r.hold} {
-		var err error
-		if s.source, err = r.net.Embed(&s.batch); err != nil {
-			return err
-		}
-		s.converted = append([]float32(nil), s.source...)
+	var err error
+	if r.train, err = newStreams(r.net, r.train.batch); err != nil {
+		return err
+	}
+	if r.hold, err = newStreams(r.net, r.hold.batch); err != nil {
+		return err
 	}
 	for layer := range layers {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var err error
 		if layers[layer], reports[layer].Norm, err = r.neutralLayer(layer, layers[layer]); err != nil {
 			return fmt.Errorf("layer %d: latent norm: %w", layer, err)
 		}
@@ -113,16 +112,10 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 	if best == nil {
 		return nil, nil, errors.New("the error of the output is not finite")
 	}
-	r.attend(best, train)
-	r.attend(best, hold)
+	r.attend(best, train, hold)
 	refitted := &LayerReport{Refit: report.Start}
-	if r.options.Refit {
-		if err := r.refit(best, train, hold, refitted); err != nil {
-			return nil, nil, err
-		}
-		for _, t := range []*layerData{train, hold} {
-			best.Output(r.engine, t.batch.Tokens(), t.heads, t.converted)
-		}
+	if err := r.refit(best, train, hold, refitted); err != nil {
+		return nil, nil, err
 	}
 	report.Refit, report.Ridge = refitted.Refit, refitted.Ridge
 	r.advance(block, r.train, train)

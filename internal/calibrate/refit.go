@@ -14,10 +14,14 @@ var ridges = []float64{1e-4, 1e-3, 1e-2, 1e-1}
 // refitRows is how many tokens go into the normal equations at once.
 const refitRows = 512
 
-// refit solves the output projection and its bias, if it has one, anew by weighted ridge least squares against the target, in the
-// directions of the correction: (A^T A + ridge) dW = A^T R, A the heads' outputs with a column of ones, R the residual. The
-// ridge with the least held-out error is taken; none, if all make it worse.
+// refit solves the output projection and its bias, if it has one, anew by weighted ridge least squares against the target,
+// in the directions of the correction: (A^T A + ridge) dW = A^T R, A the heads' outputs with a column of ones, R the
+// residual. The ridge with the least held-out error is taken; none, if all make it worse than report.Refit is, or if the
+// options want no refit. The attention's outputs in train and hold, which [run.attend] has set, follow.
 func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) error {
+	if !r.options.Refit {
+		return nil
+	}
 	e, d, in := r.engine, a.O.Out, a.O.In
 	n := train.batch.Tokens()
 	width := in
@@ -50,11 +54,7 @@ func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) e
 			right.Data[i] += float64(v)
 		}
 	}
-	mean := 0.0
-	for i := range width {
-		mean += gram.At(i, i) / float64(width)
-	}
-
+	mean := meanDiagonal(gram)
 	y := make([]float32, len(hold.target))
 	old := a.O
 	oldBias := a.OBias
@@ -80,6 +80,11 @@ func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) e
 		if err := relativeError(y, hold.target, hold.weights); err < report.Refit {
 			report.Refit, report.Ridge = err, ridge
 			a.O, a.OBias = w, bias
+		}
+	}
+	if report.Ridge != 0 {
+		for _, t := range []*layerData{train, hold} {
+			a.Output(e, t.batch.Tokens(), t.heads, t.converted)
 		}
 	}
 	return nil

@@ -140,17 +140,11 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 	if err != nil {
 		return nil, nil, err
 	}
-	r.attend(a, train)
-	r.attend(a, hold)
+	r.attend(a, train, hold)
 	report.Start = relativeError(hold.converted, hold.target, hold.weights)
 	report.Refit = report.Start
-	if r.options.Refit {
-		if err := r.refit(a, train, hold, report); err != nil {
-			return nil, nil, err
-		}
-		for _, t := range []*layerData{train, hold} {
-			a.Output(r.engine, t.batch.Tokens(), t.heads, t.converted)
-		}
+	if err := r.refit(a, train, hold, report); err != nil {
+		return nil, nil, err
 	}
 	report.Polish = report.Refit
 	if r.options.Polish.Steps > 0 {
@@ -160,8 +154,7 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 		}
 		if polished != a {
 			a = polished
-			r.attend(a, train)
-			r.attend(a, hold)
+			r.attend(a, train, hold)
 		}
 	}
 	r.advance(block, r.train, train)
@@ -181,14 +174,16 @@ func (r *run) data(block *model.Block, s *streams) *layerData {
 	return t
 }
 
-// attend runs the converted attention on its own stream.
-func (r *run) attend(a *model.MLA, t *layerData) {
-	n := t.batch.Tokens()
-	if t.heads == nil {
-		t.heads, t.converted = make([]float32, n*a.O.In), make([]float32, n*a.O.Out)
+// attend runs the converted attention on its own stream over sets of tokens.
+func (r *run) attend(a *model.MLA, sets ...*layerData) {
+	for _, t := range sets {
+		n := t.batch.Tokens()
+		if t.heads == nil {
+			t.heads, t.converted = make([]float32, n*a.O.In), make([]float32, n*a.O.Out)
+		}
+		a.HeadOutputs(r.engine, t.batch, t.convertedIn, t.heads)
+		a.Output(r.engine, n, t.heads, t.converted)
 	}
-	a.HeadOutputs(r.engine, t.batch, t.convertedIn, t.heads)
-	a.Output(r.engine, n, t.heads, t.converted)
 }
 
 // advance adds the attention's outputs to both streams and runs the MLP; it returns the drift after the layer.

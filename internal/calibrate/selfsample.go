@@ -14,8 +14,7 @@ const sampleCacheBytes = 2 << 30
 // has no room for a continuation, all begin with the start token. progress, if not nil, is called with the positions
 // done and their number.
 func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, seed uint64, progress func(done, total int), stop func() error) ([][]int, error) {
-	window = min(window, net.Context)
-	windows := max(2, (tokens+window-1)/window)
+	window, windows := Windows(tokens, window, net.Context)
 	block, err := net.Block(0)
 	if err != nil {
 		return nil, err
@@ -60,6 +59,13 @@ func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, 
 		}
 	}
 	return out, nil
+}
+
+// Windows is how about so many tokens are cut: the length of a window, which is less where the context is shorter, and the
+// number of windows, at least one to fit and one to hold out.
+func Windows(tokens, length, context int) (window, windows int) {
+	window = min(length, context)
+	return window, max(2, (tokens+window-1)/window)
 }
 
 // SampleShape says how so many windows are sampled from a network of the given context, whose key/value cache takes so

@@ -33,15 +33,23 @@ func (h *head) probabilities(lo, hi int, p []float32) {
 	}
 }
 
-// forward sets out [n, dv] (row stride ldo) to the attention's output.
-func (h *head) forward(out []float32, ldo int) {
+// eachBlock calls visit with the attention of one block of queries after the other, as [head.probabilities] sets it; p is
+// valid during the call.
+func (h *head) eachBlock(visit func(lo, hi int, p []float32)) {
 	p := scores.get(min(queryBlock, h.n) * h.n)
 	defer scores.put(p)
 	for lo := 0; lo < h.n; lo += queryBlock {
 		hi := min(h.n, lo+queryBlock)
 		h.probabilities(lo, hi, p)
-		serial.Sgemm(false, false, hi-lo, h.dv, hi, 1, p, hi, h.v, h.ldv, 0, out[lo*ldo:], ldo)
+		visit(lo, hi, p)
 	}
+}
+
+// forward sets out [n, dv] (row stride ldo) to the attention's output.
+func (h *head) forward(out []float32, ldo int) {
+	h.eachBlock(func(lo, hi int, p []float32) {
+		serial.Sgemm(false, false, hi-lo, h.dv, hi, 1, p, hi, h.v, h.ldv, 0, out[lo*ldo:], ldo)
+	})
 }
 
 // buffers recycles scratch slices between tasks; their contents are not cleared.

@@ -104,14 +104,10 @@ type headGradient struct{ q, k, v []float32 }
 // backward sets g to the derivatives, given the output out [n, dv] and the derivative by it, dout; both have row stride
 // ldo.
 func (h *head) backward(out, dout []float32, ldo int, g *headGradient) {
-	size := min(queryBlock, h.n) * h.n
-	p, ds := scores.get(size), scores.get(size)
-	defer scores.put(p)
+	ds := scores.get(min(queryBlock, h.n) * h.n)
 	defer scores.put(ds)
-	for lo := 0; lo < h.n; lo += queryBlock {
-		hi := min(h.n, lo+queryBlock)
+	h.eachBlock(func(lo, hi int, p []float32) {
 		rows := hi - lo
-		h.probabilities(lo, hi, p)
 		serial.Sgemm(false, true, rows, hi, h.dv, 1, dout[lo*ldo:], ldo, h.v, h.ldv, 0, ds, hi)
 		for m := range rows {
 			at := (lo + m) * ldo
@@ -124,7 +120,7 @@ func (h *head) backward(out, dout []float32, ldo int, g *headGradient) {
 		serial.Sgemm(false, false, rows, h.dk, hi, 1, ds, hi, h.k, h.ldk, 0, g.q[lo*h.ldq:], h.ldq)
 		serial.Sgemm(true, false, hi, h.dk, rows, 1, ds, hi, h.q[lo*h.ldq:], h.ldq, 1, g.k, h.ldk)
 		serial.Sgemm(true, false, hi, h.dv, rows, 1, p, hi, dout[lo*ldo:], ldo, 1, g.v, h.ldv)
-	}
+	})
 }
 
 // RMSNormBackward adds to dx the derivative of a loss by the input x [n, len(w)] of [RMSNorm], given that by its output,

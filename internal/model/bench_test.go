@@ -7,7 +7,6 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
 
@@ -17,17 +16,9 @@ var benchmarkShape = testmodel.Shape{
 }
 
 func benchmarkNetwork(b *testing.B) *Network {
-	dir := b.TempDir()
 	m := testmodel.New(benchmarkShape)
 	m.Config["max_position_embeddings"] = 2048
-	if err := m.Write(dir, 1); err != nil {
-		b.Fatal(err)
-	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { src.Close() })
+	src := m.Open(b)
 	parsed, err := arch.Parse(src.Config())
 	if err != nil {
 		b.Fatal(err)

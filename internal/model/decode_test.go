@@ -8,7 +8,6 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
 
@@ -17,15 +16,7 @@ func TestDecoder(t *testing.T) {
 	for _, dtype := range []string{"F32", "BF16", "F16"} {
 		shape := testmodel.Tiny
 		shape.DType = dtype
-		dir := t.TempDir()
-		if err := testmodel.New(shape).Write(dir, 1); err != nil {
-			t.Fatal(err)
-		}
-		src, err := checkpoint.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer src.Close()
+		src := testmodel.New(shape).Open(t)
 		m, err := arch.Parse(src.Config())
 		if err != nil {
 			t.Fatal(err)

@@ -75,14 +75,7 @@ func (p *Projected) head(s, h int) *head {
 // Probabilities calls visit with the attention of head h over sequence s, in blocks of queries: p holds rows lo to hi-1
 // over keys 0 to hi-1, row stride hi. It runs in the calling goroutine; p is valid during the call only.
 func (p *Projected) Probabilities(s, h int, visit func(lo, hi int, p []float32)) {
-	one := p.head(s, h)
-	buf := scores.get(min(queryBlock, one.n) * one.n)
-	defer scores.put(buf)
-	for lo := 0; lo < one.n; lo += queryBlock {
-		hi := min(one.n, lo+queryBlock)
-		one.probabilities(lo, hi, buf)
-		visit(lo, hi, buf)
-	}
+	p.head(s, h).eachBlock(visit)
 }
 
 // Forward implements [Attention].

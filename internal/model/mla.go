@@ -151,17 +151,11 @@ func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []floa
 	if a.LatentNorm == nil {
 		return 0
 	}
-	width := a.Rank + a.RopeDim
-	latent := make([]float32, n*width)
-	a.KVDown.Apply(e, n, h, a.KVDown.In, 0, latent, width)
+	latent := make([]float32, n*a.Rank)
+	a.rawLatents(e, n, h, latent)
 	var sum, sum1, sum2 float64
 	for t := range n {
-		row := latent[t*width : t*width+a.Rank]
-		if a.KVDownBias != nil {
-			for i := range row {
-				row[i] += a.KVDownBias[i]
-			}
-		}
+		row := latent[t*a.Rank : (t+1)*a.Rank]
 		inv := float64(inverseRMS(row, a.LatentEps))
 		sum += weights[t]
 		sum1 += weights[t] * inv
@@ -184,18 +178,13 @@ func (a *MLA) SquaredAttention(e *blas.Engine, b *Batch, h []float32) []float64 
 			seq, hd := i/a.Heads, i%a.Heads
 			first, n := part.Starts[seq], part.Starts[seq+1]-part.Starts[seq]
 			sum := byHead[hd*part.Tokens()+first:][:n]
-			one := a.head(s, first, n, hd)
-			p := scores.get(min(queryBlock, n) * n)
-			defer scores.put(p)
-			for lo := 0; lo < n; lo += queryBlock {
-				hi := min(n, lo+queryBlock)
-				one.probabilities(lo, hi, p)
+			a.head(s, first, n, hd).eachBlock(func(lo, hi int, p []float32) {
 				for m := lo; m < hi; m++ {
 					for j, v := range p[(m-lo)*hi : (m-lo)*hi+m+1] {
 						sum[j] += float64(v) * float64(v)
 					}
 				}
-			}
+			})
 		})
 		for hd := range a.Heads {
 			for t, v := range byHead[hd*part.Tokens() : (hd+1)*part.Tokens()] {
@@ -206,22 +195,20 @@ func (a *MLA) SquaredAttention(e *blas.Engine, b *Batch, h []float32) []float64 
 	return received
 }
 
-// Latents sets out [n, Rank] to the normed latents of the normed inputs h [n, hidden].
-func (a *MLA) Latents(e *blas.Engine, n int, h, out []float32) {
+// rawLatents sets out [n, Rank] to the latents of the normed inputs h [n, hidden] before their norm.
+func (a *MLA) rawLatents(e *blas.Engine, n int, h, out []float32) {
 	down := a.KVDown
 	down.Out = a.Rank // the rows of the rotary key come after
 	down.Apply(e, n, h, down.In, 0, out, a.Rank)
-	overRows(e, n, func(lo, hi int) {
-		for t := lo; t < hi; t++ {
-			row := out[t*a.Rank : (t+1)*a.Rank]
-			if a.KVDownBias != nil {
-				for i := range row {
-					row[i] += a.KVDownBias[i]
-				}
-			}
-			if a.LatentNorm != nil {
-				normRow(row, a.LatentNorm, a.LatentEps, row)
-			}
-		}
-	})
+	if a.KVDownBias != nil {
+		addBias(e, n, out, a.KVDownBias[:a.Rank])
+	}
+}
+
+// Latents sets out [n, Rank] to the normed latents of the normed inputs h [n, hidden].
+func (a *MLA) Latents(e *blas.Engine, n int, h, out []float32) {
+	a.rawLatents(e, n, h, out)
+	if a.LatentNorm != nil {
+		RMSNorm(e, n, out, a.LatentNorm, a.LatentEps, out)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"testing"
 
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 )
@@ -150,6 +151,21 @@ func (m *Model) Write(dir string, shards int) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "model.safetensors.index.json"), index, 0o644)
+}
+
+// Open writes the model to a temporary folder named model and opens it until the test ends.
+func (m *Model) Open(t testing.TB) *checkpoint.Source {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "model")
+	if err := m.Write(dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	src, err := checkpoint.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	return src
 }
 
 func writeShard(path string, tensors []Tensor) error {
