@@ -47,7 +47,7 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller and the engine has kernels for it)", convert.DefaultRopeDim))
 	f.Var(shareFlag(&o.CacheBudget), "cache-budget", "choose rank and rope-dim for this share of the source's cache, by the error on held-out calibration tokens")
 	f.Var(choiceFlag(&o.Recipe.DType, convert.DTypes, convert.DTypeKeep), "dtype", "type of the tensors that are written; keep: as in the source")
-	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "context length, in tokens, that attention distances are extended to (default: the source's, at most 32768 or two calibration windows)")
+	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "longest distance between a query and a key, in tokens, that is counted with (default: the source's context, at most 32768 or a calibration window)")
 	o.Calibration.AddFlags(c)
 	f.Var(sizeFlag(&o.Recipe.MaxShardBytes, "5GB"), "max-shard-size", "start a new weights file beyond this size")
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once (default: as many as there are processors and memory for)")

@@ -73,7 +73,11 @@ func (p *Plan) Phases() []PhaseWork {
 	if len(c.thetas) > 1 {
 		phases = append(phases, PhaseWork{Name: "choosing the rotary base", Work: c.scouting()})
 	}
-	phases = append(phases, PhaseWork{Name: "calibrating", Work: c.calibratedLayer().Times(c.layers)})
+	calibrating := c.calibratedLayer().Times(c.layers)
+	if c.options.Polish.Steps > 0 {
+		calibrating.Add(1, c.polishing())
+	}
+	phases = append(phases, PhaseWork{Name: "calibrating", Work: calibrating})
 	if c.options.Distill.Steps > 0 {
 		phases = append(phases, PhaseWork{Name: "correcting all layers together", Work: c.correcting()})
 	}
@@ -332,9 +336,10 @@ func (c *counts) statistics(n float64) bench.Work {
 // the sweeps, and after each the error on the held-out tokens is measured.
 func (c *counts) candidates() bench.Work {
 	var w bench.Work
-	for _, candidate := range c.options.Candidates {
-		w.Add(1, c.start(candidate.Refine))
-		w.Add(1, c.fitted(candidate.Refine))
+	each := c.options.Candidates
+	for _, candidate := range each {
+		one := bench.Sum(c.start(candidate.Refine), c.fitted(candidate.Refine))
+		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), one)
 	}
 	finalists := min(calibrate.Finalists, len(c.options.Candidates))
 	refined := c.options.Candidates[len(c.options.Candidates)-1].Refine // which ones they will be is not known
@@ -389,9 +394,6 @@ func (c *counts) calibratedLayer() bench.Work {
 	// Both streams on.
 	w.Add(2, c.feedForward(n))
 	w[bench.Plain] += 12 * n * c.d
-	if c.options.Polish.Steps > 0 {
-		w = bench.Sum(w, c.polishing(), c.mlaForward(n)) // and the attention's outputs anew
-	}
 	return w
 }
 
@@ -415,20 +417,29 @@ func (c *counts) mlaBack() bench.Work {
 	}
 }
 
-// polishing is the polish of one layer, the trials of rates on the first ones spread over all.
+// descent is one token's part in a step of the descent over one layer: both networks forward, back through the converted
+// one, the MLP to its input alone.
+func (c *counts) descent() bench.Work {
+	w := bench.Sum(c.sourceAttention(1), c.feedForward(1), c.mlaForward(1), c.feedForward(1), c.mlaBack())
+	w[c.wide] += 6 * c.d * c.mlp
+	w.Add(1, bench.Work{bench.Exp: c.mlp, bench.Shared: 10*c.mlp + 8*c.d})
+	return w
+}
+
+// polishing is the descent of some layers together, for all of them, with looks at the held-out tokens and both sets' way
+// through the layers in the end.
 func (c *counts) polishing() bench.Work {
 	o := c.options.Polish
-	if o.Steps == 0 {
-		return bench.Work{}
-	}
-	steps, checks := float64(o.Steps), math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
-	one := bench.Sum(c.mlaForward(1), c.mlaBack()).Times(steps * float64(o.Sequences) * c.window)
-	// No derivative by the layer's input.
-	one[bench.F32] -= 2 * c.d * (c.heads*(c.w+2*c.slots) + c.rank + 2*c.slots) * steps * float64(o.Sequences) * c.window
-	one[bench.Shared] += 12 * steps * c.mlaWeights() // the optimizer
-	one.Add(checks, bench.Sum(c.mlaForward(c.hold), c.feedForward(c.hold)))
-	tried := c.layers + (calibrate.PolishRates-1)*min(c.layers, calibrate.PolishTrials)
-	return one.Times(tried / c.layers)
+	early := min(c.layers, float64(o.Layers))
+	steps := early*float64(o.EarlySteps) + (c.layers-early)*float64(o.Steps) // of a layer
+	checks := c.layers + steps/calibrate.CheckEvery
+	w := c.descent().Times(steps * float64(o.Sequences) * c.window)
+	w[bench.Shared] += 12 * steps * c.mlaWeights() // the optimizer
+	source, converted := bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
+	w.Add(checks*c.hold, bench.Sum(source, converted))
+	w.Add(c.layers*c.hold, bench.Sum(source, converted))
+	w.Add(c.layers*c.train, converted)
+	return w
 }
 
 func (c *counts) scoutStep() float64 {
@@ -448,12 +459,8 @@ func (c *counts) correcting() bench.Work {
 	divergence[bench.Exp] += 2 * c.vocab
 	divergence[bench.Shared] += 6 * c.vocab
 
-	// Back through one layer, the MLP to its input alone.
-	back := bench.Sum(c.mlaBack(), bench.Work{bench.Exp: c.mlp, bench.Shared: 10*c.mlp + 8*c.d})
-	back[c.wide] += 6 * c.d * c.mlp
-
 	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
-	step := bench.Sum(forward, source, divergence, c.logits(1, 1), back.Times(c.layers)).Times(n)
+	step := bench.Sum(c.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
 	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
 	check := bench.Sum(forward, divergence).Times(c.hold)
 	// What the drift of the layers is in the end.

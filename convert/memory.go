@@ -78,16 +78,17 @@ func (p *Plan) attentionParameters() int64 {
 }
 
 // calibrationMemory is the peak memory of a calibration, in bytes: the largest of its phases. With t the tokens of a layer's
-// fit and those held out, d the hidden width, H heads of width w with q = H w, c candidates, f the width of the MLP, v the
+// fit and those held out, d the hidden width, H heads of width w with q = H w, c factorizations, f the width of the MLP, v the
 // vocabulary, L layers of a weights each,
 //
 //	sampling    the caches of the sequences side by side, their logits, the source's weights
 //	fitting     4 t (8 d + q)            both streams; inputs, outputs and targets of a layer; the heads' outputs
-//	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the candidates
+//	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the c factorizations held
+//	            4 t 2 d                  both streams before the layers that are polished together, where they are
 //	            4 L a                    the layers converted so far
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
-//	correcting  4 (6 L a + t d)          weights, gradients, two moments, the best state and the next; the source's streams
+//	correcting  4 (6 L a + 2 t d)        weights, gradients, two moments, the best state and the next; the embeddings
 //	            4 l L (4 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
@@ -112,9 +113,14 @@ func (p *Plan) calibrationMemory() int64 {
 		batch, _, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
 		sampling = int64(batch)*(8*int64(length)*l*kv+4*(vocab+2*f+4*d)) + p.SourceBytes
 	}
-	metrics := 8 * (2*heads*d*d + d*d + int64(len(o.Candidates))*2*(q+d)*d)
+	metrics := 8 * (2*heads*d*d + d*d + int64(calibrate.Finalists+1)*2*(q+d)*d)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 4*t*(7*d) + 4*l*a + 4*int64(heldOut(windows)*window)*d + max(metrics, 4*t*(d+q)+refit) + forward
+	if o.Polish.Steps > 0 {
+		together := int64(o.Polish.Layers)
+		fitting += 4 * t * 2 * d
+		fitting = max(fitting, 4*(4*t*d+l*a+5*together*a+int64(window)*together*(4*d+states+2*f))+forward)
+	}
 	neutralising := int64(0)
 	if r := int64(p.Target.Rank); !p.Target.Bias {
 		n := min(t, int64(o.Neutral.Tokens)*5/4)
@@ -124,7 +130,7 @@ func (p *Plan) calibrationMemory() int64 {
 	if o.Distill.Steps > 0 {
 		kept := int64(window) * l * (4*d + states + 2*f)
 		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
-		correcting = 4*(6*l*a+t*d+kept+logits) + p.SourceBytes
+		correcting = 4*(6*l*a+2*t*d+kept+logits) + p.SourceBytes
 	}
 	return max(sampling, fitting, neutralising, correcting)
 }

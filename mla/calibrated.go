@@ -50,7 +50,7 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		head := &st.Heads[h]
 		var d Distances
 		if !c.NoPhase {
-			d = head.Distances
+			d = head.Distances.Within(c.Reach)
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
@@ -125,16 +125,16 @@ func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candida
 	}
 	o := SlotOptions{QueryPower: c.QueryPower, Matched: c.Matched}
 	if c.Refine {
-		o.Distances, o.Sweeps = meanDistances(st, c.Flat), c.Sweeps
+		o.Distances, o.Sweeps = meanDistances(st, c.Reach, c.Flat), c.Sweeps
 	}
 	return FindSlots(s, frequencies, svd.GramMetric(input), queries, o)
 }
 
-// meanDistances is the mean of the heads' distributions, with a share of the availability over the same context.
-func meanDistances(st *Statistics, flat float64) Distances {
+// meanDistances is the mean of the heads' distributions within reach, with a share of the availability over the same context.
+func meanDistances(st *Statistics, reach int, flat float64) Distances {
 	sum := Weights{}
 	for h := range st.Heads {
-		sum = Mixture(sum, st.Heads[h].Distances, 1/float64(h+1))
+		sum = Mixture(sum, st.Heads[h].Distances.Within(reach), 1/float64(h+1))
 	}
 	return Mixture(sum, Available(len(sum)), flat)
 }

@@ -25,6 +25,10 @@ type Candidate struct {
 	QueryPower float64   `json:"query_power"`
 	// KeyWeight multiplies the natural weight of key errors.
 	KeyWeight float64 `json:"key_weight"`
+	// Reach bounds the distances, in tokens, over which a rotation's expected value is taken: D counts 1 - D/Reach times as
+	// much as in the head's distribution. Zero stands for all of it. Heads attend to what is near and far for different
+	// things, and one constant cannot stand for both; a shorter reach makes it right where most attention is.
+	Reach int `json:"reach,omitempty"`
 	// NoPhase removes the rotation of what the slots do not carry instead of replacing it by its expected phase.
 	NoPhase bool `json:"no_phase,omitempty"`
 	// Matched, Sweeps and Refine are those of [SlotOptions]: Refine turns the refinement over all frequencies on, with
@@ -38,6 +42,9 @@ type Candidate struct {
 // String names what sets the candidate apart.
 func (c Candidate) String() string {
 	name := fmt.Sprintf("%s^%g key %g", c.SlotInput, c.QueryPower, c.KeyWeight)
+	if c.Reach > 0 {
+		name += fmt.Sprintf(", reach %d", c.Reach)
+	}
 	if c.NoPhase {
 		name += ", no phase"
 	}

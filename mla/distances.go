@@ -38,6 +38,26 @@ func (p Weights) Phase(w float64) complex128 {
 	return complex(re, im)
 }
 
+// Within is the distribution with the weight of distance D multiplied by 1 - D/reach, and none beyond reach; w itself for a
+// reach of zero, or where nothing is left.
+func (p Weights) Within(reach int) Weights {
+	if reach <= 0 {
+		return p
+	}
+	out, sum := make(Weights, min(reach, len(p))), 0.0
+	for d := range out {
+		out[d] = p[d] * (1 - float64(d)/float64(reach))
+		sum += out[d]
+	}
+	if !(sum > 0) {
+		return p
+	}
+	for d := range out {
+		out[d] /= sum
+	}
+	return out
+}
+
 // Mixture returns (1-share)*a + share*b, the shorter one continued by zeros.
 func Mixture(a, b Weights, share float64) Weights {
 	out := make(Weights, max(len(a), len(b)))

@@ -2,7 +2,6 @@ package calibrate
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -240,8 +239,8 @@ func calibrated(t *testing.T, net *model.Network, threads int, sequences [][]int
 func TestRunIsDeterministic(t *testing.T) {
 	net, a := network(t, nil)
 	o := testOptions(a)
-	o.Polish = Polish{Steps: 12, Sequences: 3, Rate: 1e-3}
-	o.Distill = Distill{Steps: 6, Sequences: 3, Rate: 1e-3}
+	o.Polish = Polish{Descent: Descent{Steps: 12, Sequences: 3, Rate: 1e-3}, Layers: 1, EarlySteps: 14}
+	o.Distill = Distill{Descent: Descent{Steps: 6, Sequences: 3, Rate: 1e-3}, Matching: 1}
 	sequences := randomSequences(16, 40, net.Vocab)
 	one, reportOne := calibrated(t, net, 1, sequences, o)
 	three, reportThree := calibrated(t, net, 3, sequences, o)
@@ -254,19 +253,26 @@ func TestRunIsDeterministic(t *testing.T) {
 	}
 }
 
-// TestStepsOnlyImprove: each step is kept only where the held-out error falls, and with a full rank nothing is lost.
+// TestStepsOnlyImprove: the refit is kept only where the held-out error falls, and the polish only where the drift behind
+// its layers does, one by one and together.
 func TestStepsOnlyImprove(t *testing.T) {
 	net, a := network(t, nil)
 	o := testOptions(a)
-	o.Polish = Polish{Steps: 40, Sequences: 4, Rate: 3e-3}
-	_, reports := calibrated(t, net, 2, randomSequences(40, 40, net.Vocab), o)
-	for _, r := range reports {
-		if !(r.Polish <= r.Refit && r.Refit <= r.Start && r.Polish > 0) {
+	sequences := randomSequences(40, 40, net.Vocab)
+	_, plain := calibrated(t, net, 2, sequences, o)
+	for _, r := range plain {
+		if !(r.Refit <= r.Start && r.Polish == r.Refit) {
 			t.Errorf("errors do not fall: %+v", r)
 		}
 	}
-	if r := reports[0]; r.Polish > 0.98*r.Start {
-		t.Errorf("refit and polish gained next to nothing: %+v", r)
+	for _, together := range []int{1, 2} {
+		o.Polish = Polish{Descent: Descent{Steps: 40, Sequences: 4, Rate: 1e-2}, Layers: together, EarlySteps: 40}
+		_, reports := calibrated(t, net, 2, sequences, o)
+		for i, r := range reports {
+			if !(r.Drift < 0.98*plain[i].Drift && r.Polish > 0) {
+				t.Errorf("%d layers together: drift %g without polish: %+v", together, plain[i].Drift, r)
+			}
+		}
 	}
 }
 
@@ -298,75 +304,107 @@ func TestLossless(t *testing.T) {
 		o := testOptions(a)
 		o.Rank = 32 // hidden width: everything fits
 		o.Candidates = []mla.Candidate{{QueryPower: 1, KeyWeight: 1, Refine: refine, Sweeps: 2}}
-		o.Polish = Polish{Steps: 20, Sequences: 2, Rate: 1e-3}
-		o.Distill = Distill{Steps: 10, Sequences: 2, Rate: 1e-3}
+		o.Polish = Polish{Descent: Descent{Steps: 20, Sequences: 2, Rate: 1e-3}, Layers: 2, EarlySteps: 20}
+		o.Distill = Distill{Descent: Descent{Steps: 10, Sequences: 2, Rate: 1e-3}, Matching: 1}
 		layers, reports := calibrated(t, net, 2, randomSequences(16, 30, net.Vocab), o)
 		for _, r := range reports {
 			if r.Polish > 1e-3 || r.Drift > 1e-3 {
 				t.Errorf("refine %v: %+v", refine, r)
 			}
 		}
-		d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
-		if kl, err := d.divergence(sourceStreams(t, net, randomSequences(3, 30, net.Vocab)), 0); err != nil || kl > 1e-6 {
-			t.Errorf("refine %v: divergence %g, %v", refine, kl, err)
+		if kl := divergence(t, net, layers, randomSequences(3, 30, net.Vocab), 0); kl > 1e-6 {
+			t.Errorf("refine %v: divergence %g", refine, kl)
 		}
 	}
 }
 
-// sourceStreams runs the source over sequences.
-func sourceStreams(t *testing.T, net *model.Network, sequences [][]int) *streams {
-	s := &streams{batch: model.NewBatch(sequences)}
-	var err error
-	if s.source, err = net.Forward(blas.New(1), &s.batch); err != nil {
+// divergence is the mean over tokens of KL(source || converted), softened as [model.Network.Divergence] does.
+func divergence(t *testing.T, net *model.Network, layers []*model.MLA, sequences [][]int, soft float64) float64 {
+	t.Helper()
+	e, b := blas.New(1), model.NewBatch(sequences)
+	want, err := net.Forward(e, &b)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	got, err := net.Embed(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forEachBlock(t, net, func(i int, block *model.Block) {
+		block.Attention = layers[i]
+		block.Forward(e, &b, got)
+	})
+	return net.Divergence(e, b.Tokens(), want, got, soft, nil) / float64(b.Tokens())
 }
 
-func blocks(t *testing.T, net *model.Network) []*model.Block {
-	var out []*model.Block
+func forEachBlock(t *testing.T, net *model.Network, f func(i int, b *model.Block)) {
+	t.Helper()
 	for i := range net.Layers {
 		b, err := net.Block(i)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(b.Close)
-		out = append(out, b)
-	}
-	return out
-}
-
-// TestDistillGradient compares the derivative of the loss through both layers, norms and MLPs with differences, with and
-// without the drift of the residual streams in it.
-func TestDistillGradient(t *testing.T) {
-	for _, matching := range []float64{0, 5} {
-		t.Run(fmt.Sprint("matching ", matching), func(t *testing.T) { testDistillGradient(t, matching) })
+		f(i, b)
+		b.Close()
 	}
 }
 
-func testDistillGradient(t *testing.T, matching float64) {
+// TestDescentGradient compares the derivative of the loss through layers, norms and MLPs with differences: the divergence
+// of the logits, with and without the drift of the residual streams in it, and the drift behind a layer alone.
+func TestDescentGradient(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		first    int
+		matching float64
+		logits   bool
+	}{{"divergence", 0, 0, true}, {"divergence and drift", 0, 5, true}, {"drift", 0, 1, false}, {"drift behind the last", 1, 1, false}} {
+		t.Run(c.name, func(t *testing.T) { testDescentGradient(t, c.first, c.matching, c.logits) })
+	}
+}
+
+func testDescentGradient(t *testing.T, first int, matching float64, logits bool) {
 	net, a := network(t, nil)
 	o := testOptions(a)
 	o.Refit = false
 	sequences := randomSequences(12, 20, net.Vocab)
-	layers, _ := calibrated(t, net, 2, sequences, o)
-	d := &distiller{engine: blas.New(2), net: net, layers: layers, blocks: blocks(t, net), matching: matching}
-	for _, l := range layers {
-		d.grads = append(d.grads, model.NewMLAGradient(l))
-	}
-	part := sourceStreams(t, net, sequences[:3])
-	tokens := part.batch.Tokens()
-	loss, err := d.backward(part.batch, part.source, 1/float32(tokens))
+	all, _ := calibrated(t, net, 2, sequences, o)
+	layers := all[first:]
+	e := blas.New(2)
+	set, err := newStreams(net, model.NewBatch(sequences[:3]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	loss /= float64(tokens)
-	lossNow := func() (float64, error) {
-		kl, err := d.divergence(part, softness)
-		return kl + matching*meanDrift(t, net, d, part), err
+	forEachBlock(t, net, func(i int, b *model.Block) {
+		if i < first {
+			b.Forward(e, &set.batch, set.source)
+			b.Attention = all[i]
+			b.Forward(e, &set.batch, set.converted)
+		}
+	})
+	d, err := newDescent(e, net, first, layers, set, set)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if direct, err := lossNow(); err != nil || math.Abs(direct-loss) > 1e-6*loss {
-		t.Errorf("loss %g, direct %g, %v", loss, direct, err)
+	defer d.close()
+	d.matching = matching
+	if logits {
+		if d.end, err = net.Forward(e, &set.batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tokens, loss := set.batch.Tokens(), 0.0
+	for i := range set.batch.Sequences() {
+		loss += d.backward(set, i, 1/float32(tokens)) / float64(tokens)
+	}
+	lossNow := func() float64 {
+		l := matching * meanDrift(t, net, first, layers, set)
+		if logits {
+			l += divergence(t, net, all, sequences[:3], softness)
+		}
+		return l
+	}
+	if direct := lossNow(); math.Abs(direct-loss) > 1e-6*loss {
+		t.Errorf("loss %g, direct %g", loss, direct)
 	}
 	for i, l := range layers {
 		for _, c := range []struct {
@@ -385,44 +423,40 @@ func testDistillGradient(t *testing.T, matching float64) {
 				for j, g := range c.grad {
 					c.values[j] += float32(f * step * float64(g) / norm)
 				}
-				l, err := lossNow()
-				if err != nil {
-					t.Fatal(err)
-				}
+				l := lossNow()
 				copy(c.values, old)
 				return l
 			}
 			got := (at(1) - at(-1)) / (2 * step)
 			if math.Abs(got-norm) > 0.01*norm {
-				t.Errorf("layer %d, %s: derivative %g, by differences %g", i, c.name, norm, got)
+				t.Errorf("layer %d, %s: derivative %g, by differences %g", first+i, c.name, norm, got)
 			}
 		}
 	}
 }
 
-// meanDrift is the mean over tokens and layers of |x - source|^2 / |source|^2 behind a layer.
-func meanDrift(t *testing.T, net *model.Network, d *distiller, s *streams) float64 {
-	source, err := net.Embed(&s.batch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x := append([]float32(nil), source...)
+// meanDrift is the mean over tokens and layers of |x - source|^2 / |source|^2 behind a layer, from the streams before the
+// first.
+func meanDrift(t *testing.T, net *model.Network, first int, layers []*model.MLA, s *streams) float64 {
+	s = s.clone()
 	e, n, hidden, sum := blas.New(1), s.batch.Tokens(), net.Hidden, 0.0
-	for i, block := range d.blocks {
-		block.Forward(e, &s.batch, source)
-		converted := *block
-		converted.Attention = d.layers[i]
-		converted.Forward(e, &s.batch, x)
+	forEachBlock(t, net, func(i int, block *model.Block) {
+		if i < first {
+			return
+		}
+		block.Forward(e, &s.batch, s.source)
+		block.Attention = layers[i-first]
+		block.Forward(e, &s.batch, s.converted)
 		for token := range n {
 			var off, size float64
 			for j := token * hidden; j < (token+1)*hidden; j++ {
-				off += (float64(x[j]) - float64(source[j])) * (float64(x[j]) - float64(source[j]))
-				size += float64(source[j]) * float64(source[j])
+				off += (float64(s.converted[j]) - float64(s.source[j])) * (float64(s.converted[j]) - float64(s.source[j]))
+				size += float64(s.source[j]) * float64(s.source[j])
 			}
 			sum += off / size
 		}
-	}
-	return sum / float64(n*len(d.blocks))
+	})
+	return sum / float64(n*len(layers))
 }
 
 // TestDistillSlowsDown: at a rate far too high the steps are taken back until the rate serves, and the result is never
@@ -431,18 +465,18 @@ func TestDistillSlowsDown(t *testing.T) {
 	net, a := network(t, nil)
 	o := testOptions(a)
 	sequences := randomSequences(16, 40, net.Vocab)
-	divergence := func(d Distill) (kl float64) {
-		o.Distill = d
+	reached := func(d Descent) (kl float64) {
+		o.Distill.Descent = d
 		o.Progress = func(s Step) {
-			if s.Name == "held-out" && (s.Done == 0 || s.Figure < kl) {
+			if s.Name == "held-out distill" && (s.Done == 0 || s.Figure < kl) {
 				kl = s.Figure
 			}
 		}
 		calibrated(t, net, 2, sequences, o)
 		return kl
 	}
-	start := divergence(Distill{Steps: 1, Sequences: 2, Rate: 1e-9})
-	if got := divergence(Distill{Steps: 8 * CheckEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
+	start := reached(Descent{Steps: 1, Sequences: 2, Rate: 1e-9})
+	if got := reached(Descent{Steps: 8 * CheckEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
 		t.Errorf("divergence %g, %g before", got, start)
 	}
 }

@@ -46,8 +46,8 @@ const correctionRate = 2.7e-3
 // against 0.0444; without and 240 steps 0.0406; weights of 1 and 20: 0.0415 and 0.0405).
 const matching = 5
 
-// polishRate is the largest learning rate of the polish of a layer that is tried.
-const polishRate = 1e-2
+// polishRate is the learning rate of the polish that is tried first.
+const polishRate = correctionRate
 
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
@@ -55,11 +55,12 @@ func Preset(effort Effort, pairs, slots int) Options {
 	o.Neutral = Neutral{Tokens: 16384, Steps: 100}
 	switch effort {
 	case Balanced:
-		o.Distill = Distill{Steps: 60, Sequences: 2, Rate: correctionRate, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 30, Sequences: 2, Rate: polishRate}, Layers: 6, EarlySteps: 100}
+		o.Distill = Distill{Descent: Descent{Steps: 60, Sequences: 2, Rate: correctionRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.Polish = Polish{Steps: 60, Sequences: 2, Rate: polishRate}
-		o.Distill = Distill{Steps: 160, Sequences: 2, Rate: correctionRate, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: polishRate}, Layers: 6, EarlySteps: 400}
+		o.Distill = Distill{Descent: Descent{Steps: 160, Sequences: 2, Rate: correctionRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

@@ -36,14 +36,8 @@ func TestNeutral(t *testing.T) {
 				t.Errorf("width %d, layer %d: fluctuation %g, want at most %g", width, i, r.Fluctuation, most)
 			}
 		}
-		hold := sourceStreams(t, net, sequences[len(sequences)-o.HoldOut:])
 		kl := func(layers []*model.MLA) float64 {
-			d := &distiller{engine: blas.New(1), net: net, layers: layers, blocks: blocks(t, net)}
-			v, err := d.divergence(hold, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
+			return divergence(t, net, layers, sequences[len(sequences)-o.HoldOut:], 0)
 		}
 		// Random inputs are as far from a constant direction as they can be; trained ones are not.
 		if with, without := kl(layers), kl(plain); !(with < 1.25*without) {

@@ -23,22 +23,28 @@ type Options struct {
 	Progress func(Step)
 }
 
-// Polish configures the local gradient descent of one layer; zero Steps leave it out.
-type Polish struct {
-	Steps int
-	// Sequences is how many sequences a step sees.
-	Sequences int
-	// Rate is the largest learning rate that is tried, as a share of the standard deviation of each tensor.
-	Rate float64
-}
-
-// Distill configures the correction of all layers together; zero Steps leave it out.
-type Distill struct {
+// Descent configures a gradient descent; zero Steps leave it out.
+type Descent struct {
 	Steps int
 	// Sequences is how many sequences a step sees.
 	Sequences int
 	// Rate is the learning rate that is tried first, as a share of the standard deviation of each tensor.
 	Rate float64
+}
+
+// Polish configures the gradient descent of some consecutive layers on the drift of the residual stream, once they are
+// fitted and refit and before those behind them are.
+type Polish struct {
+	Descent
+	// Layers is how many layers go together.
+	Layers int
+	// EarlySteps takes the place of Steps for the first of them, where drift begins.
+	EarlySteps int
+}
+
+// Distill configures the correction of all layers together.
+type Distill struct {
+	Descent
 	// Matching is the weight of the drift of the residual stream beside the divergence of the logits: the mean over layers
 	// of the squared relative error behind each.
 	Matching float64

@@ -36,9 +36,6 @@ type run struct {
 	net         *model.Network
 	options     Options
 	train, hold *streams
-	// polishRates are the learning rates that the next layer's polish tries, polishGains what each has gained so far: the sum
-	// of log(drift after / drift before) over the layers on trial.
-	polishRates, polishGains []float64
 }
 
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
@@ -56,22 +53,36 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	if r.hold, err = newStreams(net, model.NewBatch(sequences[cut:])); err != nil {
 		return nil, nil, err
 	}
-	var layers []*model.MLA
-	var reports []LayerReport
-	for layer := range net.Layers {
-		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
+	together := 1
+	if o.Polish.Steps > 0 {
+		together = max(1, o.Polish.Layers)
+	}
+	for first := 0; first < net.Layers; first += together {
+		last := min(first+together, net.Layers)
+		var train, hold *streams
+		if o.Polish.Steps > 0 {
+			train, hold = r.train.clone(), r.hold.clone()
 		}
-		a, report, err := r.layer(ctx, layer)
-		if err != nil {
-			return nil, nil, fmt.Errorf("layer %d: %w", layer, err)
+		for layer := first; layer < last; layer++ {
+			if err := ctx.Err(); err != nil {
+				return nil, nil, err
+			}
+			a, report, err := r.layer(layer)
+			if err != nil {
+				return nil, nil, fmt.Errorf("layer %d: %w", layer, err)
+			}
+			layers[layer], reports[layer] = a, *report
+			r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
 		}
-		layers, reports = append(layers, a), append(reports, *report)
-		r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
+		if o.Polish.Steps > 0 {
+			if err := r.polish(ctx, first, layers[first:last], reports[first:last], train, hold); err != nil {
+				return nil, nil, fmt.Errorf("layers %d to %d: %w", first, last-1, err)
+			}
+		}
 	}
 	if o.Distill.Steps > 0 {
-		r.train.converted, r.hold.converted = nil, nil
-		if err := distill(ctx, e, net, layers, r.train, r.hold, o); err != nil {
+		if err := r.correct(ctx, layers); err != nil {
 			return nil, nil, err
 		}
 		if err := r.measureDrift(layers, reports); err != nil {
@@ -112,6 +123,10 @@ func (r *run) tell(s Step) {
 	}
 }
 
+func (s *streams) clone() *streams {
+	return &streams{s.batch, slices.Clone(s.source), slices.Clone(s.converted)}
+}
+
 func newStreams(net *model.Network, b model.Batch) (*streams, error) {
 	s := &streams{batch: b}
 	var err error
@@ -123,7 +138,7 @@ func newStreams(net *model.Network, b model.Batch) (*streams, error) {
 }
 
 // layer converts one layer and moves both streams past it.
-func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, error) {
+func (r *run) layer(layer int) (*model.MLA, *LayerReport, error) {
 	block, err := r.net.Block(layer)
 	if err != nil {
 		return nil, nil, err
@@ -147,16 +162,6 @@ func (r *run) layer(ctx context.Context, layer int) (*model.MLA, *LayerReport, e
 		return nil, nil, err
 	}
 	report.Polish = report.Refit
-	if r.options.Polish.Steps > 0 {
-		polished, err := r.polish(ctx, block, a, layer, train, hold, report)
-		if err != nil {
-			return nil, nil, err
-		}
-		if polished != a {
-			a = polished
-			r.attend(a, train, hold)
-		}
-	}
 	r.advance(block, r.train, train)
 	report.Drift = r.advance(block, r.hold, hold)
 	return a, report, nil
@@ -248,23 +253,62 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 		f.attention.Forward(e, hold.batch, hold.sourceIn, y)
 		f.err = relativeError(y, hold.output, hold.weights)
 	}
-	byError := func(a, b *fitted) int { return cmp.Compare(a.err, b.err) }
+	byError := func(a, b *fitted) int {
+		if math.IsNaN(a.err) {
+			return 1
+		}
+		if math.IsNaN(b.err) {
+			return -1
+		}
+		return cmp.Compare(a.err, b.err)
+	}
 	var all []*fitted
-	for _, c := range candidates {
+	start := func(c mla.Candidate) error {
+		for _, f := range all {
+			if f.candidate == c {
+				return nil
+			}
+		}
 		fit, err := mla.NewFit(layer, st, rank, frequencies, c, e)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f := &fitted{candidate: c, fit: fit}
 		measure(f)
-		if !math.IsNaN(f.err) && !math.IsInf(f.err, 0) {
-			all = append(all, f)
+		all = append(all, f)
+		// Only those that can still be finalists are held.
+		slices.SortStableFunc(all, byError)
+		for _, f := range all[min(Finalists, len(all)):] {
+			f.fit, f.attention = nil, nil
 		}
+		return nil
 	}
+	distances := 0
+	for h := range st.Heads {
+		distances = max(distances, len(st.Heads[h].Distances))
+	}
+	// The reach is chosen with the first candidate, all others start at that, and the best of them at every other reach.
+	better := candidates[0]
+	for range 2 {
+		for _, reach := range reaches(distances) {
+			better.Reach = reach
+			if err := start(better); err != nil {
+				return nil, err
+			}
+		}
+		better = all[0].candidate
+		for _, c := range candidates {
+			c.Reach = better.Reach
+			if err := start(c); err != nil {
+				return nil, err
+			}
+		}
+		better = all[0].candidate
+	}
+	all = slices.DeleteFunc(all, func(f *fitted) bool { return math.IsNaN(f.err) || math.IsInf(f.err, 0) })
 	if len(all) == 0 {
 		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(candidates))
 	}
-	slices.SortStableFunc(all, byError)
 	for _, f := range all[:min(Finalists, len(all))] {
 		swept := &fitted{candidate: f.candidate, fit: f.fit}
 		if err := swept.fit.Sweep(FinalSweeps); err != nil {
@@ -275,6 +319,25 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 	}
 	return slices.MinFunc(all, byError), nil
 }
+
+// reaches are those that are tried over so many distances: all of them, and shares.
+func reaches(distances int) []int {
+	out := []int{0}
+	for n := distances / 4; n >= leastReach && len(out) < 4; n /= 4 {
+		out = append(out, n)
+	}
+	return out
+}
+
+// Starts is how many factorizations of so many candidates are started in a context as a rule: half of the time the best of
+// them is not the first, which was started at every reach before, and is then started at the others too. (Where another
+// reach then serves it better, all are started at that one as well.)
+func Starts(candidates, context int) float64 {
+	return float64(candidates) + 1.5*float64(len(reaches(context))-1)
+}
+
+// leastReach is the shortest reach that is tried, in tokens.
+const leastReach = 4
 
 // statisticsPart is the leading whole sequences within the given number of tokens, at least one.
 func statisticsPart(b *model.Batch, tokens int) (model.Batch, int) {
