@@ -113,7 +113,7 @@ func (p *Plan) calibrationMemory() int64 {
 		batch, _, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
 		sampling = int64(batch)*(8*int64(length)*l*kv+4*(vocab+2*f+4*d)) + p.SourceBytes
 	}
-	metrics := 8 * (2*heads*d*d + d*d + int64(calibrate.Finalists+1)*2*(q+d)*d)
+	metrics := 8 * (2*heads*d*d + d*d + int64(calibrate.Finalists+2)*2*(q+d)*d)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 4*t*(7*d) + 4*l*a + 4*int64(heldOut(windows)*window)*d + max(metrics, 4*t*(d+q)+refit) + forward
 	if o.Polish.Steps > 0 {

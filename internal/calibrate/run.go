@@ -3,6 +3,7 @@ package calibrate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -245,41 +246,48 @@ type fitted struct {
 	err       float64
 }
 
-// bestFit is the best of the candidates for a layer.
+// bestFit is the best of the candidates for a layer. Two go side by side, each on half of the threads: they are many small
+// products and loops in between.
 func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, frequencies []float64, candidates []mla.Candidate, hold *layerData) (*fitted, error) {
-	y := make([]float32, len(hold.output))
+	half := blas.New(max(1, e.Threads()/2))
+	sideBySide := func(n int, f func(i int) error) error {
+		failures := make([]error, n)
+		blas.New(min(2, e.Threads())).For(n, func(i int) { failures[i] = f(i) })
+		return errors.Join(failures...)
+	}
 	measure := func(f *fitted) {
+		y := make([]float32, len(hold.output))
 		f.attention = model.FromAttention(f.fit.Attention())
-		f.attention.Forward(e, hold.batch, hold.sourceIn, y)
-		f.err = relativeError(y, hold.output, hold.weights)
-	}
-	byError := func(a, b *fitted) int {
-		if math.IsNaN(a.err) {
-			return 1
+		f.attention.Forward(half, hold.batch, hold.sourceIn, y)
+		if f.err = relativeError(y, hold.output, hold.weights); math.IsNaN(f.err) {
+			f.err = math.Inf(1)
 		}
-		if math.IsNaN(b.err) {
-			return -1
-		}
-		return cmp.Compare(a.err, b.err)
 	}
+	byError := func(a, b *fitted) int { return cmp.Compare(a.err, b.err) }
 	var all []*fitted
-	start := func(c mla.Candidate) error {
-		for _, f := range all {
-			if f.candidate == c {
-				return nil
+	start := func(candidates []mla.Candidate) error {
+		var fresh []*fitted
+		for _, c := range candidates {
+			if !slices.ContainsFunc(all, func(f *fitted) bool { return f.candidate == c }) {
+				fresh = append(fresh, &fitted{candidate: c})
 			}
 		}
-		fit, err := mla.NewFit(layer, st, rank, frequencies, c, e)
-		if err != nil {
-			return err
-		}
-		f := &fitted{candidate: c, fit: fit}
-		measure(f)
-		all = append(all, f)
-		// Only those that can still be finalists are held.
-		slices.SortStableFunc(all, byError)
-		for _, f := range all[min(Finalists, len(all)):] {
-			f.fit, f.attention = nil, nil
+		for pair := range slices.Chunk(fresh, 2) {
+			err := sideBySide(len(pair), func(i int) (err error) {
+				f := pair[i]
+				if f.fit, err = mla.NewFit(layer, st, rank, frequencies, f.candidate, half); err == nil {
+					measure(f)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			all = append(all, pair...)
+			slices.SortStableFunc(all, byError)
+			for _, f := range all[min(Finalists, len(all)):] {
+				f.fit, f.attention = nil, nil // never a finalist
+			}
 		}
 		return nil
 	}
@@ -290,34 +298,41 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 	// The reach is chosen with the first candidate, all others start at that, and the best of them at every other reach.
 	better := candidates[0]
 	for range 2 {
+		var next []mla.Candidate
 		for _, reach := range reaches(distances) {
 			better.Reach = reach
-			if err := start(better); err != nil {
-				return nil, err
-			}
+			next = append(next, better)
 		}
-		better = all[0].candidate
-		for _, c := range candidates {
-			c.Reach = better.Reach
-			if err := start(c); err != nil {
-				return nil, err
-			}
-		}
-		better = all[0].candidate
-	}
-	all = slices.DeleteFunc(all, func(f *fitted) bool { return math.IsNaN(f.err) || math.IsInf(f.err, 0) })
-	if len(all) == 0 {
-		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(candidates))
-	}
-	for _, f := range all[:min(Finalists, len(all))] {
-		swept := &fitted{candidate: f.candidate, fit: f.fit}
-		if err := swept.fit.Sweep(FinalSweeps); err != nil {
+		if err := start(next); err != nil {
 			return nil, err
 		}
-		measure(swept)
-		all = append(all, swept)
+		next = slices.Clone(candidates)
+		for i := range next {
+			next[i].Reach = all[0].candidate.Reach
+		}
+		if err := start(next); err != nil {
+			return nil, err
+		}
+		better = all[0].candidate
 	}
-	return slices.MinFunc(all, byError), nil
+	if math.IsInf(all[0].err, 1) {
+		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(all))
+	}
+	finalists := slices.Clone(all[:min(Finalists, len(all))])
+	finalists = slices.DeleteFunc(finalists, func(f *fitted) bool { return math.IsInf(f.err, 1) })
+	swept := make([]*fitted, len(finalists))
+	err := sideBySide(len(finalists), func(i int) error {
+		swept[i] = &fitted{candidate: finalists[i].candidate, fit: finalists[i].fit}
+		if err := swept[i].fit.Sweep(FinalSweeps); err != nil {
+			return err
+		}
+		measure(swept[i])
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.MinFunc(slices.Concat(finalists, swept), byError), nil
 }
 
 // reaches are those that are tried over so many distances: all of them, and shares.
