@@ -191,13 +191,10 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leadingSpace, 
 
 // leftOperator is B B^T = stack C stack^T, which needs no factor of C.
 func leftOperator(e *blas.Engine, stack Matrix, c Metric) *operator {
-	if c.diagonal() {
-		m := NewMatrix(stack.Rows, stack.Rows)
-		syrk(e, false, 1, c.scaleColumns(stack, math.Sqrt(c.scale)), 0, m)
-		return denseOperator(e, m)
-	}
 	m := c.Congruence(e, stack)
-	symmetrise(m)
+	if !c.diagonal() {
+		symmetrise(m)
+	}
 	return denseOperator(e, m)
 }
 
@@ -208,7 +205,7 @@ func rightOperator(e *blas.Engine, stack Matrix, c Metric) (*operator, error) {
 		return nil, err
 	}
 	k := NewMatrix(c.n, c.n)
-	syrk(e, true, c.scale, stack, 0, k)
+	Syrk(e, true, c.scale, stack, 0, k)
 	return &operator{
 		e: e, n: l.Cols, images: c.n, trace: innerProduct(l, Product(e, false, false, k, l)),
 		form: func() Matrix {

@@ -37,7 +37,7 @@ func productOperator(e *blas.Engine, b Matrix, tall bool) *operator {
 	}
 	g.form = func() Matrix {
 		m := NewMatrix(g.n, g.n)
-		syrk(e, tall, 1, b, 0, m)
+		Syrk(e, tall, 1, b, 0, m)
 		return m
 	}
 	g.toImage = func(x, image Matrix) { Gemm(e, false, tall, 1, x, b, 0, image) }

@@ -32,7 +32,7 @@ func orthonormaliseRows(e *blas.Engine, known, v Matrix, projected bool, rng *ra
 			scale(1/norm, row)
 		}
 		gram := NewMatrix(v.Rows, v.Rows)
-		syrk(e, false, 1, v, 0, gram)
+		Syrk(e, false, 1, v, 0, gram)
 		l, _, ok := Cholesky(e, gram)
 		smallest := math.Inf(1)
 		for i := range v.Rows {

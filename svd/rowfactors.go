@@ -26,7 +26,7 @@ func (f *rowFactors) finish() error {
 	f.normalise()
 	r := len(f.s)
 	gram := NewMatrix(r, r)
-	syrk(f.e, false, 1, f.wide, 0, gram)
+	Syrk(f.e, false, 1, f.wide, 0, gram)
 	for i := range r {
 		for j := range i + 1 {
 			v := gram.At(i, j)

@@ -148,7 +148,7 @@ func (t *tridiagonal) applyQ(e *blas.Engine, zt Matrix) {
 func blockReflector(e *blas.Engine, v Matrix, tau []float64) Matrix {
 	n := v.Rows
 	g := NewMatrix(n, n)
-	syrk(e, false, 1, v, 0, g)
+	Syrk(e, false, 1, v, 0, g)
 	f := NewMatrix(n, n)
 	for j := range n {
 		f.Set(j, j, tau[j])
