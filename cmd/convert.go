@@ -26,7 +26,7 @@ type convertOptions struct {
 	Out         string // "" for the source's name with -mla, in the working directory
 	Recipe      convert.Recipe
 	Calibration calibrationOptions
-	Jobs        int   // 0 for as many as are useful and fit
+	Jobs        int   // processors, and layers at once as far as they fit; 0 for all
 	Memory      int64 // bytes, 0 for no limit
 	// CacheBudget, if not 0, chooses rank and rope-dim for this share of the source's cache.
 	CacheBudget float64
@@ -50,7 +50,7 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f.Var(intFlag(&o.Recipe.Context, 1, 1, ""), "context", "longest distance between a query and a key, in tokens, that is counted with (default: the source's context, at most 32768 or a calibration window)")
 	o.Calibration.AddFlags(c)
 	f.Var(sizeFlag(&o.Recipe.MaxShardBytes, "5GB"), "max-shard-size", "start a new weights file beyond this size")
-	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once (default: as many as there are processors and memory for)")
+	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "processors to use, and layers at once (default: all processors, and as many layers as there is memory for)")
 	f.Var(sizeFlag(&o.Memory, ""), "memory", "keep below this peak memory, with fewer layers at once")
 	f.BoolVar(&o.Force, "force", false, "replace an output that exists")
 	f.BoolVar(&o.Resume, "resume", false, "continue an unfinished output")
@@ -128,6 +128,9 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	}
 	start := time.Now()
 	defer limitMemory(o.Memory)()
+	if o.Jobs > 0 {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(min(o.Jobs, runtime.GOMAXPROCS(0))))
+	}
 	progress := newProgress(s.Err, o.Quiet)
 	defer progress.End()
 	job, err := prepare(ctx, &o, progress)

@@ -91,8 +91,8 @@ type Layer struct {
 	Calibration *calibrate.LayerReport `json:"calibration,omitempty"`
 }
 
-// newRecord starts the record of a conversion, reading the whole source for its digests.
-func newRecord(ctx context.Context, p *Plan, o RunOptions) (*Record, error) {
+// newRecord starts the record of a conversion, without the digests of the source's weights: see [Record.hash].
+func newRecord(p *Plan, o RunOptions) (*Record, error) {
 	absolute, err := filepath.Abs(o.SourcePath)
 	if err != nil {
 		return nil, err
@@ -105,17 +105,6 @@ func newRecord(ctx context.Context, p *Plan, o RunOptions) (*Record, error) {
 			Copied: make(map[string]string),
 		},
 	}
-	began := false
-	r.Source.SHA256, err = p.src.Hashes(ctx, func(done, total int64) {
-		if !began {
-			began = true
-			o.Progress.Phase("hashing the source", total, ui.Bytes)
-		}
-		o.Progress.Done(done)
-	})
-	if err != nil {
-		return nil, err
-	}
 	for _, f := range p.Files {
 		if !f.Copied {
 			continue
@@ -125,6 +114,24 @@ func newRecord(ctx context.Context, p *Plan, o RunOptions) (*Record, error) {
 		}
 	}
 	return r, nil
+}
+
+// hash reads the whole source for its digests. progress may be nil.
+func (r *Record) hash(ctx context.Context, src *checkpoint.Source, progress Progress) error {
+	began := false
+	count := func(done, total int64) {
+		if !began {
+			began = true
+			progress.Phase("hashing the source", total, ui.Bytes)
+		}
+		progress.Done(done)
+	}
+	if progress == nil {
+		count = nil
+	}
+	var err error
+	r.Source.SHA256, err = src.Hashes(ctx, count)
+	return err
 }
 
 func hashFile(path string) (string, error) {

@@ -35,7 +35,7 @@ type RunOptions struct {
 	Version string
 	// Force replaces an output that exists, Resume continues an unfinished one.
 	Force, Resume bool
-	// Jobs is the number of layers at once, at least 1.
+	// Jobs is the number of layers at once, at least 1. Each takes its share of GOMAXPROCS processors.
 	Jobs     int
 	Progress Progress
 	// Calibration is the token sequences of a calibration file; nil lets the source write its own.
@@ -73,27 +73,52 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	if err := checkOutput(o); err != nil {
 		return nil, err
 	}
-	record, err := newRecord(ctx, p, o)
+	record, err := newRecord(p, o)
 	if err != nil {
-		return nil, interruption(ctx, err, &Interrupted{Layers: p.Source.Layers})
+		return nil, err
+	}
+	// Only an unfinished output depends on the digests before its first layer is done, and only a calibration, which takes
+	// hours, is worth showing them for.
+	identity, beside := "", !o.Resume && p.Recipe.Calibration == nil
+	if !beside {
+		if err := record.hash(ctx, p.src, o.Progress); err != nil {
+			return nil, interruption(ctx, err, &Interrupted{Layers: p.Source.Layers})
+		}
+		if identity, err = record.identity(); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.checkTiedHead(); err != nil {
 		return nil, err
 	}
-	identity, err := record.identity()
-	if err != nil {
-		return nil, err
-	}
 	w, err := checkpoint.Create(o.Out, p.Layout, checkpoint.WriterOptions{
-		Force: o.Force, Resume: o.Resume, Identity: identity, Extra: p.filesBytes(), Protect: []string{p.src.Dir()},
+		Force: o.Force, Resume: o.Resume, Identity: identity, Pending: beside, Extra: p.filesBytes(), Protect: []string{p.src.Dir()},
 	})
 	if err != nil {
 		return nil, err
 	}
 	r := &run{plan: p, writer: w, converter: newConverter(p, &o), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
+	outer := ctx
+	ctx, cancel := context.WithCancel(outer)
+	r.identified = make(chan struct{})
+	go func() {
+		defer close(r.identified)
+		if !beside {
+			return
+		}
+		if r.unidentified = r.identify(ctx, record); r.unidentified != nil {
+			cancel() // there is no use in going on
+		}
+	}()
 	defer func() {
+		cancel()
+		<-r.identified
 		if err == nil {
 			return
+		}
+		ctx := outer
+		if r.unidentified != nil && ctx.Err() == nil {
+			err = r.unidentified
 		}
 		var full *checkpoint.Error
 		noSpace := errors.As(err, &full) && full.Kind == checkpoint.NoSpace
@@ -107,6 +132,9 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	}
 	if err := r.convert(ctx, o.Jobs); err != nil {
 		return nil, err
+	}
+	if <-r.identified; r.unidentified != nil {
+		return nil, r.unidentified
 	}
 	for _, l := range r.layers {
 		record.Layers = append(record.Layers, *l)
@@ -122,6 +150,18 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 		return nil, err
 	}
 	return &Outcome{Record: record, Resumed: resumed}, nil
+}
+
+// identify takes the digests of the source and gives the writer its identity.
+func (r *run) identify(ctx context.Context, record *Record) error {
+	if err := record.hash(ctx, r.plan.src, nil); err != nil {
+		return err
+	}
+	identity, err := record.identity()
+	if err != nil {
+		return err
+	}
+	return r.writer.Identify(identity)
 }
 
 // checkOutput is the part of [checkpoint.Create]'s checks that needs no digest.
@@ -201,6 +241,9 @@ type run struct {
 	writer    *checkpoint.Writer
 	converter converter
 	progress  Progress
+	// identified is closed when the writer has its identity, or cannot have it for the reason in unidentified.
+	identified   chan struct{}
+	unidentified error
 
 	mu     sync.Mutex
 	layers []*Layer // nil for those to be done
@@ -255,8 +298,11 @@ type prepared struct {
 	RopeTheta float64 `json:"rope_theta"`
 }
 
-// prepare runs the converter's preparation, or where no layer needs it any more takes its choices from the journal.
+// prepare runs the converter's preparation, which free of data is nothing, or where no layer needs it any more takes its choices from the journal.
 func (r *run) prepare(ctx context.Context, jobs int) error {
+	if r.plan.Recipe.Calibration == nil {
+		return r.converter.prepare(ctx, blas.New(jobs), r.progress)
+	}
 	payload, known := r.writer.Done(preparation)
 	if known && r.done == r.plan.Source.Layers {
 		var p prepared
@@ -276,36 +322,39 @@ func (r *run) prepare(ctx context.Context, jobs int) error {
 	return r.writer.MarkDone(preparation, payload)
 }
 
-// unit writes one unit of the output and enters it in the journal.
+// unit writes one unit of the output and enters it in the journal. What is only copied is copied beside the computation, so
+// that the disk is busy from the start.
 func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 	var payload []byte
 	var record *Layer
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	copied := make(chan error, 1)
+	go func() { copied <- r.copies(inner, u) }()
 	if u.layer >= 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		var err error
 		if record, err = r.attention(e, u); err != nil {
+			cancel()
+			<-copied
 			return err
 		}
 		// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
 		// layer's, so that both stand in memory.
 		runtime.GC()
 		if payload, err = json.Marshal(record); err != nil {
+			cancel()
+			<-copied
 			return fmt.Errorf("%s: %w", u.name, err)
 		}
 	}
-	for _, s := range u.specs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		from, ok := u.copies[s.Name]
-		if !ok {
-			continue
-		}
-		if err := r.writer.CopyFrom(s.Name, from); err != nil {
-			return err
-		}
+	if err := <-copied; err != nil {
+		return err
+	}
+	if <-r.identified; r.unidentified != nil {
+		return r.unidentified
 	}
 	if err := r.writer.MarkDone(u.name, payload, u.names()...); err != nil {
 		return err
@@ -317,6 +366,23 @@ func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 		r.layers[u.layer] = record
 		r.done++
 		r.progress.Done(int64(r.done))
+	}
+	return nil
+}
+
+// copies writes the tensors of a unit that are as they were.
+func (r *run) copies(ctx context.Context, u *unit) error {
+	for _, s := range u.specs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		from, ok := u.copies[s.Name]
+		if !ok {
+			continue
+		}
+		if err := r.writer.CopyFrom(s.Name, from); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 	if err != nil {
 		return nil, err
 	}
-	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(s), problem: problem{rank: rank, e: e}}
+	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(e, s), problem: problem{rank: rank, e: e}}
 	softmax, averaged := svd.NewMatrix(s.Hidden(), s.Hidden()), svd.NewMatrix(s.Hidden(), s.Hidden())
 	for h := range st.Heads {
 		head := &st.Heads[h]
@@ -54,7 +54,7 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(s, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
+			key: slots.positionFree(e, s, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
@@ -82,7 +82,7 @@ func (f *Fit) Attention() *Attention {
 	s, p := f.source, &f.problem
 	a := &Attention{
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(f.frequencies), VDim: s.HeadDim, Frequencies: f.frequencies,
-		QNoPE: s.Q, QRope: f.slots.queries(s), KRope: f.keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
+		QNoPE: s.Q, QRope: f.slots.queries(p.e, s), KRope: f.keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
 		UpK: svd.NewMatrix(s.Heads*s.HeadDim, p.rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, p.rank),
 		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
 	}
@@ -127,7 +127,7 @@ func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candida
 	if c.Refine {
 		o.Distances, o.Sweeps = meanDistances(st, c.Reach, c.Flat), c.Sweeps
 	}
-	return FindSlots(s, frequencies, svd.GramMetric(input), queries, o)
+	return FindSlots(e, s, frequencies, svd.GramMetric(input), queries, o)
 }
 
 // meanDistances is the mean of the heads' distributions within reach, with a share of the availability over the same context.

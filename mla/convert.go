@@ -68,22 +68,25 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	slots, err := FindSlots(s, o.Frequencies, m.Input, m.Query, o.Slots)
+	e := o.Engine
+	keyGram := m.Input.Congruence(e, s.K)
+	covariance, energy := keyCovariance(s, keyGram), queryEnergy(s, m.Query)
+	slots, err := findSlots(s, o.Frequencies, covariance, energy, o.Slots)
 	if err != nil {
 		return nil, err
 	}
-	keyRows := slots.keys(s)
+	keyRows := slots.keys(e, s)
 	rho := slots.expect(s, m.Distances)
 
 	var keys, values []svd.Block
 	var keyTrace, valueTrace float64
 	for g := range s.KVHeads {
 		queries := svd.GramMetric(groupQueries(s, m.Query, g))
-		key := svd.Block{A: slots.positionFree(s, g, rho, keyRows), Q: queries}
-		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(o.Engine, s, g))}
+		key := svd.Block{A: slots.positionFree(e, s, g, rho, keyRows), Q: queries}
+		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(e, s, g))}
 		// The keys count as they were before the slots: a residual that is rounding stays rounding.
-		keyTrace += svd.Block{A: headRows(s.K, g, s.HeadDim), Q: queries}.Energy(o.Engine, m.Input)
-		valueTrace += value.Energy(o.Engine, m.Input)
+		keyTrace += queries.Inner(headCols(headRows(keyGram, g, s.HeadDim), g, s.HeadDim))
+		valueTrace += value.Energy(e, m.Input)
 		keys, values = append(keys, key), append(values, value)
 	}
 	balance := 1.0
@@ -96,7 +99,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	for g := range keys {
 		keys[g].Q = keys[g].Q.Scaled(balance)
 	}
-	joint, err := svd.Joint(append(keys, values...), m.Input, o.Rank, svd.Options{Engine: o.Engine})
+	joint, err := svd.Joint(append(keys, values...), m.Input, o.Rank, svd.Options{Engine: e})
 	if err != nil {
 		return nil, fmt.Errorf("joint factorization of keys and values: %w", err)
 	}
@@ -104,7 +107,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	a := &Attention{
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(o.Frequencies), VDim: s.HeadDim,
 		Frequencies: o.Frequencies,
-		QNoPE:       s.Q, QRope: slots.queries(s), KRope: keyRows,
+		QNoPE:       s.Q, QRope: slots.queries(e, s), KRope: keyRows,
 		Down: joint.Down, UpK: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank),
 		O: s.O, Scale: sourceScale(s.HeadDim),
 	}
@@ -115,7 +118,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 			copy(a.UpV.Row(h*s.HeadDim+i), joint.Up[s.KVHeads+g].Row(i))
 		}
 	}
-	return &Result{Attention: a, Joint: joint, RotaryShare: slots.share(s, m)}, nil
+	return &Result{Attention: a, Joint: joint, RotaryShare: slots.share(covariance, energy)}, nil
 }
 
 // groupQueries is sum_h E[q_h q_h^T] over the heads of group g.
@@ -136,7 +139,7 @@ func groupOutputs(e *blas.Engine, s *Source, g int) svd.Matrix {
 	for h := range s.Heads {
 		if s.Group(h) == g {
 			w := headCols(s.O, h, s.HeadDim)
-			svd.Gemm(e, true, false, 1, w, w, 1, sum)
+			svd.Syrk(e, true, 1, w, 1, sum)
 		}
 	}
 	return sum

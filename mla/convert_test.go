@@ -256,10 +256,10 @@ func TestRefine(t *testing.T) {
 	for f := 0; f < len(s.Frequencies); f += 2 {
 		half = append(half, s.Frequencies[f])
 	}
-	covariance, energy := keyCovariance(s, m.Input), queryEnergy(s, m.Query)
+	covariance, energy := keyCovariance(s, m.Input.Congruence(nil, s.K)), queryEnergy(s, m.Query)
 	find := func(o SlotOptions) (*Slots, float64) {
 		o.QueryPower = 1
-		slots, err := FindSlots(s, half, m.Input, m.Query, o)
+		slots, err := FindSlots(nil, s, half, m.Input, m.Query, o)
 		if err != nil {
 			t.Fatal(err)
 		}

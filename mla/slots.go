@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/cmplx"
 
+	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
 
@@ -45,19 +46,18 @@ type SlotOptions struct {
 	Sweeps    int
 }
 
-// keyCovariance is C_k = E[k k^*] over the G*F complex keys of a layer, [G*F, G*F], for inputs of the given covariance.
-func keyCovariance(s *Source, input svd.Metric) svd.CMatrix {
-	real := input.Congruence(nil, s.K) // K C K^T, [G*2F, G*2F]
+// keyCovariance is C_k = E[k k^*] over the G*F complex keys of a layer, [G*F, G*F], from the covariance K C K^T
+// [G*2F, G*2F] of their real and imaginary parts.
+func keyCovariance(s *Source, real svd.Matrix) svd.CMatrix {
 	pairs := s.Pairs()
 	n := s.KVHeads * pairs
 	out := svd.NewCMatrix(n, n)
-	row := func(i int) int { return i/pairs*s.HeadDim + i%pairs } // row of the real part; the imaginary one is F below
+	part := halves(pairs)
 	for i := range n {
+		a, ai := part(i)
 		for j := range n {
-			a, b := row(i), row(j)
-			out.Set(i, j, complex(
-				real.At(a, b)+real.At(a+pairs, b+pairs),
-				real.At(a+pairs, b)-real.At(a, b+pairs)))
+			b, bi := part(j)
+			out.Set(i, j, complex(real.At(a, b)+real.At(ai, bi), real.At(ai, b)-real.At(a, bi)))
 		}
 	}
 	return out
@@ -81,10 +81,13 @@ func queryEnergy(s *Source, queries []svd.Matrix) []float64 {
 //
 // With as many slots as source frequencies, slot s carries source frequency s. With fewer, each carries the run of
 // frequencies nearest its own; with more, frequencies whose slots repeat carry further components.
-func FindSlots(s *Source, frequencies []float64, input svd.Metric, queries []svd.Matrix, o SlotOptions) (*Slots, error) {
+func FindSlots(e *blas.Engine, s *Source, frequencies []float64, input svd.Metric, queries []svd.Matrix, o SlotOptions) (*Slots, error) {
+	return findSlots(s, frequencies, keyCovariance(s, input.Congruence(e, s.K)), queryEnergy(s, queries), o)
+}
+
+// findSlots is FindSlots for the covariance and the energy of [keyCovariance] and [queryEnergy].
+func findSlots(s *Source, frequencies []float64, covariance svd.CMatrix, energy []float64, o SlotOptions) (*Slots, error) {
 	pairs := s.Pairs()
-	covariance := keyCovariance(s, input)
-	energy := queryEnergy(s, queries)
 	out := &Slots{Frequencies: frequencies, Key: svd.NewCMatrix(len(frequencies), s.KVHeads*pairs), Query: make([]svd.CMatrix, s.KVHeads)}
 	for g := range out.Query {
 		out.Query[g] = svd.NewCMatrix(len(frequencies), pairs)
@@ -195,37 +198,52 @@ func logDistance(a, b float64) float64 {
 	return math.Abs(math.Log(a / b))
 }
 
-// keys returns kappa's real rows [2S, d] with pair s in rows 2s and 2s+1: Key applied to the source's key projection.
-func (t *Slots) keys(s *Source) svd.Matrix {
-	out := svd.NewMatrix(2*len(t.Frequencies), s.Hidden())
-	pairs := s.Pairs()
-	for slot := range t.Frequencies {
-		for m := range t.Key.Cols {
-			b := t.Key.At(slot, m)
-			if b == 0 {
-				continue
-			}
-			i := m/pairs*s.HeadDim + m%pairs
-			addComplex(out.Row(2*slot), out.Row(2*slot+1), b, s.K.Row(i), s.K.Row(i+pairs))
+// A layout says in which rows of a real matrix the real and the imaginary part of complex row i lie.
+type layout func(i int) (re, im int)
+
+// interleaved has them next to each other.
+func interleaved(i int) (re, im int) { return 2 * i, 2*i + 1 }
+
+// halves has, of each run of so many complex rows, first all real and then all imaginary parts.
+func halves(pairs int) layout {
+	return func(i int) (re, im int) {
+		re = i/pairs*2*pairs + i%pairs
+		return re, re + pairs
+	}
+}
+
+// realMap is the complex map c as a real matrix, [2 c.Rows, 2 c.Cols], between rows of the given layouts: a+bi becomes
+// [a -b; b a].
+func realMap(c svd.CMatrix, to, from layout) svd.Matrix {
+	out := svd.NewMatrix(2*c.Rows, 2*c.Cols)
+	for i := range c.Rows {
+		re, im := to(i)
+		for j := range c.Cols {
+			v := c.At(i, j)
+			x, y := from(j)
+			out.Set(re, x, real(v))
+			out.Set(re, y, -imag(v))
+			out.Set(im, x, imag(v))
+			out.Set(im, y, real(v))
 		}
 	}
 	return out
 }
 
+// keys returns kappa's real rows [2S, d], interleaved: Key applied to the source's key projection.
+func (t *Slots) keys(e *blas.Engine, s *Source) svd.Matrix {
+	return svd.Product(e, false, false, realMap(t.Key, interleaved, halves(s.Pairs())), s.K)
+}
+
 // queries returns the rotary query projection [Heads*2S, d], pairs interleaved.
-func (t *Slots) queries(s *Source) svd.Matrix {
+func (t *Slots) queries(e *blas.Engine, s *Source) svd.Matrix {
 	width := 2 * len(t.Frequencies)
 	out := svd.NewMatrix(s.Heads*width, s.Hidden())
-	pairs := s.Pairs()
-	for h := range s.Heads {
-		a := t.Query[s.Group(h)]
-		for slot := range t.Frequencies {
-			re, im := out.Row(h*width+2*slot), out.Row(h*width+2*slot+1)
-			for f := range pairs {
-				if c := a.At(slot, f); c != 0 {
-					i := h*s.HeadDim + f
-					addComplex(re, im, c, s.Q.Row(i), s.Q.Row(i+pairs))
-				}
+	for g, a := range t.Query {
+		m := realMap(a, interleaved, halves(s.Pairs()))
+		for h := range s.Heads {
+			if s.Group(h) == g {
+				svd.Gemm(e, false, false, 1, m, headRows(s.Q, h, s.HeadDim), 0, headRows(out, h, width))
 			}
 		}
 	}
@@ -268,53 +286,48 @@ func (t *Slots) expect(s *Source, d Distances) *expected {
 //	conj(rho_f) k_{g,f} - sum_s conj(A_{g,s,f} rho_s) kappa_s.
 //
 // slotKeys is [Slots.keys].
-func (t *Slots) positionFree(s *Source, g int, rho *expected, slotKeys svd.Matrix) svd.Matrix {
+func (t *Slots) positionFree(e *blas.Engine, s *Source, g int, rho *expected, slotKeys svd.Matrix) svd.Matrix {
 	pairs := s.Pairs()
 	out := svd.NewMatrix(s.HeadDim, s.Hidden())
+	carried := svd.NewCMatrix(pairs, len(rho.slots))
 	for f := range pairs {
-		re, im := out.Row(f), out.Row(pairs+f)
 		i := g*s.HeadDim + f
-		addComplex(re, im, cmplx.Conj(rho.source[f]), s.K.Row(i), s.K.Row(i+pairs))
+		addComplex(out.Row(f), out.Row(pairs+f), cmplx.Conj(rho.source[f]), s.K.Row(i), s.K.Row(i+pairs))
 		for slot, p := range rho.slots {
-			if a := t.Query[g].At(slot, f); a != 0 {
-				addComplex(re, im, -cmplx.Conj(a*p), slotKeys.Row(2*slot), slotKeys.Row(2*slot+1))
-			}
+			carried.Set(f, slot, cmplx.Conj(t.Query[g].At(slot, f)*p))
 		}
 	}
+	svd.Gemm(e, false, false, -1, realMap(carried, halves(pairs), interleaved), slotKeys, 1, out)
 	return out
 }
 
 // share is the part of the query-weighted key energy that the slots carry: 1 - E|q (k - k^)|^2 / E|q k|^2 with the
-// keys' frequencies taken as the slots' own.
-func (t *Slots) share(s *Source, m Metrics) float64 {
-	covariance := keyCovariance(s, m.Input)
-	energy := queryEnergy(s, m.Query)
-	pairs := s.Pairs()
+// keys' frequencies taken as the slots' own. With A the queries' coefficients and b_s the rows of Key, the residual of the
+// complex key i is e_i - sum_s conj(A_si) b_s, of energy
+//
+//	C_ii - 2 Re sum_s conj(A_si) (b_s C)_i + sum_ss' conj(A_si) (b_s C b_s'^*) A_s'i.
+func (t *Slots) share(covariance svd.CMatrix, energy []float64) float64 {
+	reach := complexProduct(t.Key, covariance)
+	gram := complexProduct(reach, adjoint(t.Key))
+	pairs := t.Query[0].Cols
 	var total, lost float64
 	for i := range covariance.Rows {
-		// Row i of I - R, R = W^-1/2 u u^* W^1/2 summed over the slots, is the residual's functional.
-		residual := make([]complex128, covariance.Cols)
-		residual[i] = 1
+		whole := real(covariance.At(i, i))
+		left := whole
+		query := func(slot int) complex128 { return t.Query[i/pairs].At(slot, i%pairs) }
 		for slot := range t.Frequencies {
-			a := cmplx.Conj(t.Query[i/pairs].At(slot, i%pairs))
+			a := cmplx.Conj(query(slot))
 			if a == 0 {
 				continue
 			}
-			for j := range residual {
-				residual[j] -= a * t.Key.At(slot, j)
+			sum := -2 * reach.At(slot, i)
+			for other := range t.Frequencies {
+				sum += gram.At(slot, other) * query(other)
 			}
+			left += real(a * sum)
 		}
-		total += energy[i] * real(covariance.At(i, i))
-		for j, u := range residual {
-			if u == 0 {
-				continue
-			}
-			for l, v := range residual {
-				if v != 0 {
-					lost += energy[i] * real(u*covariance.At(j, l)*cmplx.Conj(v))
-				}
-			}
-		}
+		total += energy[i] * whole
+		lost += energy[i] * max(0, left)
 	}
 	if total == 0 {
 		return 1

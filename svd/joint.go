@@ -144,6 +144,16 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leadingSpace, 
 	left := stack.Rows <= c.n
 	var g *operator
 	var err error
+	if n := min(stack.Rows, c.n); c.diagonal() && n >= singleOrder && !solveDirectly(n, rank) &&
+		(left || gramIsCheaper(stack.Rows, c.n, rank)) {
+		lead, y, ok, err := leadingRowsSingle(stack, c, !left, rank, opt)
+		if err != nil {
+			return nil, Matrix{}, fmt.Errorf("joint stack: %w", err)
+		}
+		if ok {
+			return lead, y, nil
+		}
+	}
 	switch {
 	case left:
 		g = leftOperator(e, stack, c)
@@ -191,13 +201,10 @@ func leadingRows(stack Matrix, c Metric, rank int, opt Options) (*leadingSpace, 
 
 // leftOperator is B B^T = stack C stack^T, which needs no factor of C.
 func leftOperator(e *blas.Engine, stack Matrix, c Metric) *operator {
-	if c.diagonal() {
-		m := NewMatrix(stack.Rows, stack.Rows)
-		syrk(e, false, 1, c.scaleColumns(stack, math.Sqrt(c.scale)), 0, m)
-		return denseOperator(e, m)
-	}
 	m := c.Congruence(e, stack)
-	symmetrise(m)
+	if !c.diagonal() {
+		symmetrise(m)
+	}
 	return denseOperator(e, m)
 }
 
@@ -208,7 +215,7 @@ func rightOperator(e *blas.Engine, stack Matrix, c Metric) (*operator, error) {
 		return nil, err
 	}
 	k := NewMatrix(c.n, c.n)
-	syrk(e, true, c.scale, stack, 0, k)
+	Syrk(e, true, c.scale, stack, 0, k)
 	return &operator{
 		e: e, n: l.Cols, images: c.n, trace: innerProduct(l, Product(e, false, false, k, l)),
 		form: func() Matrix {
@@ -225,15 +232,34 @@ func rightOperator(e *blas.Engine, stack Matrix, c Metric) (*operator, error) {
 // T Y C. Rows that depend on the ones before them to working precision, and
 // the rows after those, are left out.
 func orthonormalise(e *blas.Engine, y Matrix, c Metric) (ty, tyc Matrix) {
-	yc := c.rightApply(e, y)
+	var yc Matrix // follows y, unless it is as quickly made anew
+	if !c.diagonal() {
+		yc = c.rightApply(e, y)
+	}
 	for range 2 { // twice, as in CholeskyQR2
-		t, pivot, ok := Cholesky(e, Product(e, false, true, yc, y))
+		var gram Matrix
+		if c.diagonal() {
+			gram = c.Congruence(e, y)
+		} else {
+			gram = Product(e, false, true, yc, y)
+		}
+		t, pivot, ok := Cholesky(e, gram)
 		if !ok {
-			y, yc = y.Slice(0, pivot, 0, y.Cols), yc.Slice(0, pivot, 0, y.Cols)
+			y = y.Slice(0, pivot, 0, y.Cols)
 			t = t.Slice(0, pivot, 0, pivot)
 		}
 		SolveLower(e, t, false, y)
-		SolveLower(e, t, false, yc)
+		if !c.diagonal() {
+			yc = yc.Slice(0, y.Rows, 0, y.Cols)
+			SolveLower(e, t, false, yc)
+		}
+		if ok && nearIdentity(gram) {
+			break // the condition number is at most sqrt(3): once is as good
+		}
+	}
+	if c.diagonal() {
+		positiveRows(y)
+		return y, c.rightApply(e, y)
 	}
 	for i := range y.Rows {
 		if positiveRow(y.Row(i)) {
@@ -241,4 +267,19 @@ func orthonormalise(e *blas.Engine, y Matrix, c Metric) (ty, tyc Matrix) {
 		}
 	}
 	return y, yc
+}
+
+// nearIdentity says whether all eigenvalues of the symmetric matrix are within
+// 1/2 of 1, by Gershgorin's circles.
+func nearIdentity(a Matrix) bool {
+	for i := range a.Rows {
+		s := math.Abs(a.At(i, i)-1) - math.Abs(a.At(i, i))
+		for _, v := range a.Row(i) {
+			s += math.Abs(v)
+		}
+		if !(s <= 0.5) {
+			return false
+		}
+	}
+	return true
 }

@@ -66,9 +66,10 @@ func axpy(alpha float64, x, y []float64) {
 	}
 }
 
-// syrk computes C <- alpha A A^T + beta C, or alpha A^T A + beta C if trans;
-// both triangles of C are written.
-func syrk(e *blas.Engine, trans bool, alpha float64, a Matrix, beta float64, c Matrix) {
+// Syrk computes C <- alpha A A^T + beta C, or alpha A^T A + beta C if trans;
+// both triangles of C are written. A nil engine means the
+// shared one.
+func Syrk(e *blas.Engine, trans bool, alpha float64, a Matrix, beta float64, c Matrix) {
 	n, k := a.Rows, a.Cols
 	if trans {
 		n, k = k, n
@@ -77,7 +78,7 @@ func syrk(e *blas.Engine, trans bool, alpha float64, a Matrix, beta float64, c M
 		panic(badShape)
 	}
 	if n > 0 {
-		e.Dsyrk(trans, n, k, alpha, a.Data, a.Stride, beta, c.Data, c.Stride)
+		orShared(e).Dsyrk(trans, n, k, alpha, a.Data, a.Stride, beta, c.Data, c.Stride)
 	}
 }
 

@@ -31,7 +31,10 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 		basis: NewMatrix(min(n, capacity+width), n), t: NewMatrix(capacity, capacity), images: NewMatrix(capacity, 0),
 		rng: rand.New(rand.NewPCG(opt.Seed, 0x5bd1e995)),
 	}
-	if g.gram == nil {
+	if g.single != nil {
+		s.basis32 = newMatrix32(capacity, n)
+	}
+	if !g.formed() {
 		s.images = NewMatrix(capacity, g.images)
 	}
 	if err := s.start(opt.Start); err != nil {
@@ -145,9 +148,11 @@ type krylov struct {
 	e        *blas.Engine
 	k, width int
 	basis, t Matrix
-	images   Matrix // of the rows of basis in T, while G is not formed
-	size     int    // rows of basis that are in T
-	next     int    // rows of the coming block
+	basis32  matrix32 // its rows in T rounded, where G is in float32
+	images   Matrix   // of the rows of basis in T, while G is not formed
+	size     int      // rows of basis that are in T
+	next     int      // rows of the coming block
+	coupled  int      // first row of the basis that T couples the coming block with
 	rng      *rand.Rand
 }
 
@@ -179,42 +184,73 @@ func (s *krylov) start(from Matrix) error {
 // step multiplies the coming block by G, extends T by it and makes the part
 // of the product outside the basis the next block. It reports whether
 // the basis has no room for that.
+//
+// As G is symmetric, the product has no part in the rows before the block that
+// this one came from: G times those lies in the span of what followed them. So
+// T is block tridiagonal, but for the rows that a restart kept. What rounding
+// leaves there is taken off with the pass over the whole basis that follows.
 func (s *krylov) step() (full bool, err error) {
 	n, b := s.g.n, s.next
-	x := s.basis.Slice(s.size, s.size+b, 0, n)
-	w := NewMatrix(b, n)
-	s.g.apply(x, w, s.images.Slice(s.size, s.size+b, 0, s.images.Cols))
 	old := s.size
+	x := s.basis.Slice(old, old+b, 0, n)
+	w := NewMatrix(b, n)
+	s.g.apply(x, w, s.images.Slice(old, old+b, 0, s.images.Cols))
 	s.size += b
-	known := s.basis.Slice(0, s.size, 0, n)
-	c := Product(s.e, false, true, w, known) // b x size
-	s.t.Slice(old, s.size, 0, s.size).copyFrom(c)
+	if s.g.single != nil {
+		s.basis32.slice(old, s.size).set(x)
+	}
+	first := s.coupled
+	c := s.project(w, first) // b x (size - first)
+	s.coupled = old
+	s.t.Slice(old, s.size, first, s.size).copyFrom(c)
 	for i := range b {
-		for j := range s.size {
-			s.t.Set(j, old+i, c.At(i, j))
+		for j := first; j < s.size; j++ {
+			s.t.Set(j, old+i, c.At(i, j-first))
 		}
 	}
 	for i := range b { // the diagonal block is symmetric but for rounding
 		for j := range i {
-			v := (c.At(i, old+j) + c.At(j, old+i)) / 2
+			v := (s.t.At(old+i, old+j) + c.At(j, old+i-first)) / 2
 			s.t.Set(old+i, old+j, v)
 			s.t.Set(old+j, old+i, v)
 		}
 	}
 	s.next = min(s.width, n-s.size)
 	if s.next > 0 {
-		Gemm(s.e, false, false, -1, c, known, 1, w)
 		s.basis.Slice(s.size, s.size+s.next, 0, n).copyFrom(w.Slice(0, min(b, s.next), 0, n))
 		err = s.orthonormalise(true)
 	}
 	return s.next == 0 || s.size+s.next > s.t.Rows, err
 }
 
+// project takes off v what rows first .. size-1 of the basis span, and returns
+// its coefficients.
+func (s *krylov) project(v Matrix, first int) Matrix {
+	if s.g.single != nil {
+		known := s.basis32.slice(first, s.size)
+		c := product32(s.e, true, narrow(v), known)
+		product32(s.e, false, c, known).addTo(v, -1)
+		return c.widened()
+	}
+	known := s.basis.Slice(first, s.size, 0, s.g.n)
+	c := Product(s.e, false, true, v, known)
+	Gemm(s.e, false, false, -1, c, known, 1, v)
+	return c
+}
+
+// combine returns Z basis, for the rows of the basis in T.
+func (s *krylov) combine(z Matrix) Matrix {
+	if s.g.single != nil {
+		return product32(s.e, false, narrow(z), s.basis32.slice(0, s.size)).widened()
+	}
+	return Product(s.e, false, false, z, s.basis.Slice(0, s.size, 0, s.g.n))
+}
+
 // orthonormalise makes the coming block orthonormal and orthogonal to the
 // rows before it.
 func (s *krylov) orthonormalise(projected bool) error {
-	known, next := s.basis.Slice(0, s.size, 0, s.g.n), s.basis.Slice(s.size, s.size+s.next, 0, s.g.n)
-	return orthonormaliseRows(s.e, known, next, projected, s.rng)
+	next := s.basis.Slice(s.size, s.size+s.next, 0, s.g.n)
+	return orthonormaliseRows(s.e, func(v Matrix) { s.project(v, 0) }, next, projected, s.rng)
 }
 
 // restart compresses the basis to its leading Ritz vectors, which with the
@@ -225,7 +261,7 @@ func (s *krylov) restart(t *tridiagonal) error {
 	if err != nil {
 		return err
 	}
-	basis := Product(s.e, false, false, zt, s.basis.Slice(0, s.size, 0, s.g.n))
+	basis := s.combine(zt)
 	images := Product(s.e, false, false, zt, s.images.Slice(0, s.size, 0, s.images.Cols))
 	s.images.Slice(0, keep, 0, s.images.Cols).copyFrom(images)
 	next := s.basis.Slice(s.size, s.size+s.next, 0, s.g.n).Clone()
@@ -235,7 +271,10 @@ func (s *krylov) restart(t *tridiagonal) error {
 	for i, v := range values {
 		s.t.Set(i, i, v)
 	}
-	s.size = keep
+	s.size, s.coupled = keep, 0
+	if s.g.single != nil {
+		s.basis32.slice(0, keep).set(basis)
+	}
 	return nil
 }
 
@@ -246,8 +285,8 @@ func (s *krylov) finish(t *tridiagonal, out *leadingSpace) error {
 		return err
 	}
 	out.values = values
-	out.vectors = Product(s.e, false, false, zt, s.basis.Slice(0, s.size, 0, s.g.n))
-	if s.g.gram != nil {
+	out.vectors = s.combine(zt)
+	if s.g.formed() {
 		out.findImages(s.g)
 	} else {
 		out.images = Product(s.e, false, false, zt, s.images.Slice(0, s.size, 0, s.g.images))

@@ -93,7 +93,7 @@ func (m Metric) compactFactor(e *blas.Engine) (Matrix, error) {
 		c := m.gram
 		if c == nil {
 			g := NewMatrix(m.n, m.n)
-			syrk(e, false, 1, *m.factor, 0, g)
+			Syrk(e, false, 1, *m.factor, 0, g)
 			c = &g
 		}
 		m.compact.l, m.compact.err = factorPSD(e, *c)
@@ -192,23 +192,55 @@ func (m Metric) rightApply(e *blas.Engine, x Matrix) Matrix {
 // scaleColumns returns f X diag(g), or f X for the identity.
 func (m Metric) scaleColumns(x Matrix, f float64) Matrix {
 	y := NewMatrix(x.Rows, x.Cols)
+	m.scaleInto(y, x, 0, f)
+	return y
+}
+
+// scaleInto writes f X diag(g) into y, where X has the columns from the given one on.
+func (m Metric) scaleInto(y, x Matrix, column int, f float64) {
 	for i := range x.Rows {
-		yi := y.Row(i)
-		for j, v := range x.Row(i) {
-			if m.diag != nil {
-				v *= m.diag[j]
+		xi := x.Row(i)
+		yi := y.Row(i)[:len(xi)]
+		if m.diag == nil {
+			for j, v := range xi {
+				yi[j] = f * v
 			}
-			yi[j] = f * v
+			continue
+		}
+		g := m.diag[column:][:len(xi)]
+		for j, v := range xi {
+			yi[j] = f * (v * g[j])
 		}
 	}
-	return y
 }
 
 // Congruence returns A C A^T for A m x n, as a new m x m matrix. A nil
 // engine means the shared one.
 func (m Metric) Congruence(e *blas.Engine, a Matrix) Matrix {
 	e = orShared(e)
+	if m.diagonal() {
+		return m.diagonalCongruence(e, a)
+	}
 	return Product(e, false, true, m.rightApply(e, a), a)
+}
+
+// diagonalCongruence is Congruence for a diagonal C: the Gram matrix of the rows of A diag(g), which is scaled some columns
+// at a time.
+func (m Metric) diagonalCongruence(e *blas.Engine, a Matrix) Matrix {
+	const elements = 1 << 22 // of A diag(g) at a time
+	c := NewMatrix(a.Rows, a.Rows)
+	width := min(max(1, elements/max(1, a.Rows)), a.Cols)
+	scaled := NewMatrix(a.Rows, width)
+	for j := 0; j < a.Cols; j += width {
+		part := scaled.Slice(0, a.Rows, 0, min(width, a.Cols-j))
+		m.scaleInto(part, a.Slice(0, a.Rows, j, j+part.Cols), j, 1)
+		beta := 1.0
+		if j == 0 {
+			beta = 0
+		}
+		Syrk(e, false, m.scale, part, beta, c)
+	}
+	return c
 }
 
 // Inner returns tr(C X) for a symmetric n x n matrix X.

@@ -13,8 +13,9 @@ type operator struct {
 	n     int
 	trace float64
 
-	gram *Matrix       // G, if formed
-	form func() Matrix // forms G
+	gram   *Matrix       // G, if formed
+	single *matrix32     // G in float32 instead
+	form   func() Matrix // forms G
 
 	// X G by way of the images of the rows X (b x n), which have a length of
 	// their own and a use to the caller. Length 0 means that there are none.
@@ -37,7 +38,7 @@ func productOperator(e *blas.Engine, b Matrix, tall bool) *operator {
 	}
 	g.form = func() Matrix {
 		m := NewMatrix(g.n, g.n)
-		syrk(e, tall, 1, b, 0, m)
+		Syrk(e, tall, 1, b, 0, m)
 		return m
 	}
 	g.toImage = func(x, image Matrix) { Gemm(e, false, tall, 1, x, b, 0, image) }
@@ -54,8 +55,15 @@ func (g *operator) formNow() Matrix {
 	return *g.gram
 }
 
-// apply writes X G into w. If G is not formed it leaves the images of X in image.
+// formed says that products go through G itself, so that there are no images.
+func (g *operator) formed() bool { return g.gram != nil || g.single != nil }
+
+// apply writes X G into w, which is zero. If G is not formed it leaves the images of X in image.
 func (g *operator) apply(x, w, image Matrix) {
+	if g.single != nil {
+		product32(g.e, false, narrow(x), *g.single).addTo(w, 1)
+		return
+	}
 	if g.gram != nil {
 		Gemm(g.e, false, false, 1, x, *g.gram, 0, w)
 		return

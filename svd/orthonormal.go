@@ -8,17 +8,17 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 )
 
-// orthonormaliseRows makes the rows of v orthonormal, and orthogonal to the
-// orthonormal rows of known, in passes of projection and CholeskyQR until a
-// pass changes little. Rows that depend on others are replaced by random ones:
+// orthonormaliseRows makes the rows of v orthonormal, and orthogonal to those
+// whose span project takes off them (none if it is nil), in passes of
+// projection and CholeskyQR until a pass changes little. Rows that depend on others are replaced by random ones:
 // that is how a Krylov space grows when the operator has no more to say about
 // it, as with the identity. The first projection is left out if it has been
 // done.
-func orthonormaliseRows(e *blas.Engine, known, v Matrix, projected bool, rng *rand.Rand) error {
+func orthonormaliseRows(e *blas.Engine, project func(v Matrix), v Matrix, projected bool, rng *rand.Rand) error {
 	const passes = 8 // two suffice unless random rows come in
 	for pass := range passes {
-		if known.Rows > 0 && !(projected && pass == 0) {
-			Gemm(e, false, false, -1, Product(e, false, true, v, known), known, 1, v)
+		if project != nil && !(projected && pass == 0) {
+			project(v)
 		}
 		settled := pass > 0
 		for i := range v.Rows {
@@ -32,7 +32,7 @@ func orthonormaliseRows(e *blas.Engine, known, v Matrix, projected bool, rng *ra
 			scale(1/norm, row)
 		}
 		gram := NewMatrix(v.Rows, v.Rows)
-		syrk(e, false, 1, v, 0, gram)
+		Syrk(e, false, 1, v, 0, gram)
 		l, _, ok := Cholesky(e, gram)
 		smallest := math.Inf(1)
 		for i := range v.Rows {

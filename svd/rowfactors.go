@@ -26,7 +26,7 @@ func (f *rowFactors) finish() error {
 	f.normalise()
 	r := len(f.s)
 	gram := NewMatrix(r, r)
-	syrk(f.e, false, 1, f.wide, 0, gram)
+	Syrk(f.e, false, 1, f.wide, 0, gram)
 	for i := range r {
 		for j := range i + 1 {
 			v := gram.At(i, j)
@@ -80,7 +80,7 @@ func (f *rowFactors) orthogonalise() error {
 		scale(f.s[i], f.wide.Row(i))
 	}
 	q := f.wide.Clone()
-	if err := orthonormaliseRows(f.e, NewMatrix(0, q.Cols), q, false, rng); err != nil {
+	if err := orthonormaliseRows(f.e, nil, q, false, rng); err != nil {
 		return err
 	}
 	small := Product(f.e, false, true, f.wide, q)
@@ -99,7 +99,9 @@ func (f *rowFactors) orthogonalise() error {
 		useful--
 	}
 	if useful < r {
-		if err := orthonormaliseRows(f.e, small.Slice(0, useful, 0, r), small.Slice(useful, r, 0, r), false, rng); err != nil {
+		known := small.Slice(0, useful, 0, r)
+		project := func(v Matrix) { Gemm(f.e, false, false, -1, Product(f.e, false, true, v, known), known, 1, v) }
+		if err := orthonormaliseRows(f.e, project, small.Slice(useful, r, 0, r), false, rng); err != nil {
 			return err
 		}
 	}

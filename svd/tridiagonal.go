@@ -51,10 +51,14 @@ func (t *tridiagonal) reducePanel(e *blas.Engine, a Matrix, p, width int, pairs,
 	for k := range width {
 		j := p + k
 		row := a.Row(j)
-		for i := range k { // the pending update of this row
-			v, w := pairs.Row(i), pairs.Row(panelWidth+i)
-			axpy(-v[j], w[j:], row[j:])
-			axpy(-w[j], v[j:], row[j:])
+		if k > 0 { // the pending update of this row
+			v, w := pairs.Data[j:], pairs.Data[panelWidth*pairs.Stride+j:]
+			c := coef[:2*k]
+			for i := range k {
+				c[i], c[k+i] = v[i*pairs.Stride], w[i*pairs.Stride]
+			}
+			e.Dgemv(true, k, n-j, -1, w, pairs.Stride, c[:k], 1, row[j:])
+			e.Dgemv(true, k, n-j, -1, v, pairs.Stride, c[k:], 1, row[j:])
 		}
 		t.d[j] = row[j]
 		if j == n-1 {
@@ -148,7 +152,7 @@ func (t *tridiagonal) applyQ(e *blas.Engine, zt Matrix) {
 func blockReflector(e *blas.Engine, v Matrix, tau []float64) Matrix {
 	n := v.Rows
 	g := NewMatrix(n, n)
-	syrk(e, false, 1, v, 0, g)
+	Syrk(e, false, 1, v, 0, g)
 	f := NewMatrix(n, n)
 	for j := range n {
 		f.Set(j, j, tau[j])

@@ -14,8 +14,8 @@ import (
 // A journal records which units of an unfinished checkpoint are on disk. It lies beside the staging folder, so that the
 // folder holds nothing but the output, and the file is also the lock of both: see lockFile.
 //
-// Every line is a JSON object {"sum":CRC-32C of the entry's bytes,"entry":{...}}. The first entry is a journalHeader, each
-// later one a journalUnit, appended and synced after the unit's data. What follows the first line that is torn or damaged
+// Every line is a JSON object {"sum":CRC-32C of the entry's bytes,"entry":{...}}. The first entry is a journalHeader, which
+// may leave its identity to a second one, each later one a journalUnit, appended and synced after the unit's data. What follows the first line that is torn or damaged
 // does not count: those units are done again.
 type journal struct {
 	f    *os.File
@@ -28,6 +28,8 @@ type journalHeader struct {
 	Format   string `json:"format"`
 	Identity string `json:"identity"`
 	Layout   string `json:"layout"` // digest of the layout
+	// Pending says that the next line is a header with the identity.
+	Pending bool `json:"pending,omitempty"`
 }
 
 type journalUnit struct {
@@ -70,7 +72,8 @@ func openJournal(path string) (*journal, error) {
 	}
 }
 
-// read returns what the journal says, up to the offset end of its last good line; end is 0 if not even the first is good.
+// read returns what the journal says, up to the offset end of its last good line; end is 0 if not even the header is good
+// and whole.
 func (j *journal) read() (header journalHeader, units []journalUnit, end int64, err error) {
 	if _, err := j.f.Seek(0, io.SeekStart); err != nil {
 		return header, nil, 0, err
@@ -79,15 +82,21 @@ func (j *journal) read() (header journalHeader, units []journalUnit, end int64, 
 	if err != nil {
 		return header, nil, 0, err
 	}
+	known := false // the header, with its identity
 	for {
 		line, _, whole := bytes.Cut(text[end:], []byte("\n"))
+		if !whole && !known {
+			return journalHeader{}, nil, 0, nil
+		}
 		if !whole {
 			return header, units, end, nil
 		}
-		if end == 0 {
+		if !known {
+			header = journalHeader{}
 			if !decodeLine(line, &header) || header.Format != journalFormat {
 				return journalHeader{}, nil, 0, nil
 			}
+			known = !header.Pending
 		} else {
 			var u journalUnit
 			if !decodeLine(line, &u) {

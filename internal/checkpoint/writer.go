@@ -26,6 +26,9 @@ type WriterOptions struct {
 	// Identity stands for everything that the output depends on, such as a digest of recipe, source and version. An
 	// unfinished output of another identity cannot be resumed.
 	Identity string
+	// Pending says that the identity is not known yet, for an output that resumes none: [Writer.Identify] gives it before the
+	// first unit is done. What a crash leaves before that is not resumed.
+	Pending bool
 	// Extra is the space needed besides the tensors and their index, in bytes.
 	Extra int64
 	// Protect lists paths that the output must not replace, such as the source.
@@ -44,6 +47,7 @@ type Writer struct {
 	parents []string // made by Create, deepest first
 	journal *journal
 	files   []*os.File // one for each shard
+	direct  []*os.File // the same past the page cache, nil where that is not possible
 
 	mu     sync.Mutex
 	states map[string]*tensorState
@@ -52,8 +56,9 @@ type Writer struct {
 	closed bool              // no more writing
 	over   bool              // the journal is given back
 
-	marking sync.Mutex // held from a unit's sync to its line in the journal
-	dirty   []bool     // shards written to since their last sync; guarded by mu
+	marking sync.Mutex     // held from a unit's sync to its line in the journal
+	pending *journalHeader // as long as its identity is; guarded by marking
+	dirty   []bool         // shards written to since their last sync; guarded by mu
 }
 
 type tensorState struct {
@@ -76,7 +81,7 @@ func Create(out string, layout *Layout, opts WriterOptions) (_ *Writer, err erro
 	w := &Writer{
 		paths: pathsFor(out), layout: layout, opts: opts,
 		states: make(map[string]*tensorState, len(layout.place)), done: make(map[string][]byte),
-		files: make([]*os.File, len(layout.Shards)), dirty: make([]bool, len(layout.Shards)),
+		files: make([]*os.File, len(layout.Shards)), direct: make([]*os.File, len(layout.Shards)), dirty: make([]bool, len(layout.Shards)),
 	}
 	for name := range layout.place {
 		w.states[name] = &tensorState{}
@@ -116,7 +121,7 @@ func Create(out string, layout *Layout, opts WriterOptions) (_ *Writer, err erro
 // claim decides, with the lock held, what becomes of what is there. It returns whether an unfinished output is resumed, and
 // the units that its journal names.
 func (w *Writer) claim() (units []journalUnit, resumed bool, err error) {
-	header := journalHeader{Format: journalFormat, Identity: w.opts.Identity, Layout: w.layout.digest()}
+	header := journalHeader{Format: journalFormat, Identity: w.opts.Identity, Layout: w.layout.digest(), Pending: w.opts.Pending}
 	known := !w.journal.empty()
 	found, units, end, err := w.journal.read()
 	if err != nil {
@@ -153,6 +158,9 @@ func (w *Writer) claim() (units []journalUnit, resumed bool, err error) {
 	}
 	if err := w.journal.reset(header); err != nil {
 		return nil, false, writeError(w.journalPath, err)
+	}
+	if header.Pending {
+		w.pending = &header
 	}
 	crashPoint("journal")
 	return nil, false, nil
@@ -231,6 +239,7 @@ func (w *Writer) prepare() error {
 		if _, err := f.WriteAt(s.Header, 0); err != nil {
 			return writeError(w.shardPath(i), err)
 		}
+		w.direct[i] = openDirect(f)
 		w.dirty[i] = true
 	}
 	if w.layout.Index != nil {
@@ -299,6 +308,7 @@ type pen struct {
 	state *tensorState
 	at    int64
 	sum   uint32
+	big   *directWriter // what writes it, or nil for the page cache
 }
 
 // begin reserves a tensor for the caller, who must call end.
@@ -320,7 +330,12 @@ func (w *Writer) begin(name string) (*pen, error) {
 	}
 	s.busy, s.onDisk = true, false
 	w.dirty[p.shard] = true
-	return &pen{w: w, t: &w.layout.Shards[p.shard].Tensors[p.tensor], shard: p.shard, state: s}, nil
+	t := &w.layout.Shards[p.shard].Tensors[p.tensor]
+	out := &pen{w: w, t: t, shard: p.shard, state: s}
+	if f := w.direct[p.shard]; f != nil && t.Size >= directLeast {
+		out.big = newDirectWriter(f, w.files[p.shard], t.Offset)
+	}
+	return out, nil
 }
 
 var errClosed = errors.New("the checkpoint writer is closed")
@@ -329,7 +344,13 @@ func (p *pen) write(b []byte) error {
 	if int64(len(b)) > p.t.Size-p.at {
 		return p.errorf("more than %d bytes", p.t.Size)
 	}
-	if _, err := p.w.files[p.shard].WriteAt(b, p.t.Offset+p.at); err != nil {
+	var err error
+	if p.big != nil {
+		err = p.big.write(b)
+	} else {
+		_, err = p.w.files[p.shard].WriteAt(b, p.t.Offset+p.at)
+	}
+	if err != nil {
 		return writeError(p.w.shardPath(p.shard), err)
 	}
 	p.at += int64(len(b))
@@ -342,6 +363,12 @@ func (p *pen) write(b []byte) error {
 func (p *pen) end(err error) error {
 	if err == nil && p.at != p.t.Size {
 		err = p.errorf("%d bytes, expected %d", p.at, p.t.Size)
+	}
+	if p.big != nil {
+		if err == nil {
+			err = writeError(p.w.shardPath(p.shard), p.big.flush())
+		}
+		p.big.release()
 	}
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
@@ -504,12 +531,31 @@ func (w *Writer) writeFile(name string, r io.Reader) error {
 	return nil
 }
 
+// Identify gives the identity of an output that was created with it pending.
+func (w *Writer) Identify(identity string) error {
+	w.marking.Lock()
+	defer w.marking.Unlock()
+	if w.pending == nil {
+		return errors.New("the checkpoint writer has an identity")
+	}
+	header := *w.pending
+	header.Identity, header.Pending = identity, false
+	if err := w.journal.append(header); err != nil {
+		return w.fail(writeError(w.journalPath, err))
+	}
+	w.pending = nil
+	return nil
+}
+
 // MarkDone makes a unit of work durable: it syncs the files that hold its tensors and records the unit in the journal, with
 // a payload for the caller's own use. The tensors of the unit must be written; if none are named, the unit takes all that are
 // written and in no unit yet.
 func (w *Writer) MarkDone(unit string, payload []byte, tensors ...string) error {
 	w.marking.Lock()
 	defer w.marking.Unlock()
+	if w.pending != nil {
+		return fmt.Errorf("unit %s: done before the output has an identity", oneLine(unit))
+	}
 	entry := journalUnit{Unit: unit, Payload: payload, Tensors: make(map[string]uint32)}
 	sync, err := w.take(&entry, tensors)
 	if err != nil {
@@ -693,7 +739,7 @@ func (w *Writer) Abort(keep bool) error {
 
 func (w *Writer) closeFiles() error {
 	var errs []error
-	for _, f := range w.files {
+	for _, f := range slices.Concat(w.direct, w.files) {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

@@ -279,9 +279,14 @@ func TestWriterSources(t *testing.T) {
 	}
 }
 
-// Tensors of several chunks, whose last is not whole, converted on the way.
+// Tensors of several chunks, whose last is not whole, converted on the way, side by side; the larger ones past the page cache.
 func TestCopyLarge(t *testing.T) {
-	const n = 2*chunkBytes + 12345
+	for _, n := range []int{2*chunkBytes + 12345, directLeast/2 + directBytes + 12345} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { testCopyLarge(t, n) })
+	}
+}
+
+func testCopyLarge(t *testing.T, n int) {
 	src, err := Open(folder(t, map[string]string{"config.json": "{}",
 		"model.safetensors": string(rawFile(fmt.Sprintf(`{"w":{"dtype":"BF16","shape":[%d],"data_offsets":[0,%d]}}`, n, 2*n), 2*n))}))
 	if err != nil {
@@ -303,10 +308,13 @@ func TestCopyLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writer.Abort(false)
-	for _, err := range []error{
-		writer.CopyFrom("copied", w), writer.CopyFrom("wider", w), writer.WriteTensor("written", values),
-		writer.WriteFile("config.json", []byte("{}")), writer.Commit(),
-	} {
+	errs := make([]error, 3)
+	var wg sync.WaitGroup
+	wg.Go(func() { errs[0] = writer.CopyFrom("copied", w) })
+	wg.Go(func() { errs[1] = writer.CopyFrom("wider", w) })
+	wg.Go(func() { errs[2] = writer.WriteTensor("written", values) })
+	wg.Wait()
+	for _, err := range append(errs, writer.WriteFile("config.json", []byte("{}")), writer.Commit()) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,6 +328,55 @@ func TestCopyLarge(t *testing.T) {
 		tensor, _ := dst.Get(name)
 		if got, err := tensor.Float32(nil); err != nil || !slices.Equal(got, values) {
 			t.Errorf("%s: other values: %v", name, err)
+		}
+	}
+}
+
+// A direct write keeps what lies beside it, wherever it begins and ends.
+func TestDirectWriter(t *testing.T) {
+	plain, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	direct := openDirect(plain)
+	if direct == nil {
+		t.Log("no direct writes here")
+		direct = plain
+	} else {
+		defer direct.Close()
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	const size = 3*directBytes + 777
+	want := make([]byte, size)
+	for i := range want {
+		want[i] = byte(r.Uint32())
+	}
+	if _, err := plain.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]int{{0, size}, {1, 2 * directAlign}, {directAlign, directAlign}, {directAlign - 3, 5}, {10, 20}, {4711, size - 4711 - 55}, {2 * directAlign, 2*directBytes + 1}} {
+		d := newDirectWriter(direct, plain, int64(c[0]))
+		for at := c[0]; at < c[0]+c[1]; {
+			k := min(1+r.IntN(chunkBytes), c[0]+c[1]-at)
+			for i := range k {
+				want[at+i] = byte(r.Uint32())
+			}
+			if err := d.write(want[at : at+k]); err != nil {
+				t.Fatal(err)
+			}
+			at += k
+		}
+		if err := d.flush(); err != nil {
+			t.Fatal(err)
+		}
+		d.release()
+		got, err := os.ReadFile(plain.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes from %d: another content", c[1], c[0])
 		}
 	}
 }
