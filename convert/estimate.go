@@ -57,7 +57,7 @@ func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
 //
 //	2 n (4 f + 2 q + 2 k) d ...        both streams through attention and MLP
 //	n' H (2 d^2 + l d)                 metrics of the heads
-//	(c + 22 a) 4 H r d^2               start of the candidates, two sweeps of the a best
+//	(c + 2 a) 4 H r d^2 + 40 a q d^2   start of the candidates, two sweeps of the a best
 //	n q^2                              refit
 //
 // then, correcting all layers together, s steps of b tokens each: about 6 b v d + L b (12 f d + ...).
@@ -359,8 +359,7 @@ func (c *counts) start(refined bool) bench.Work {
 // fitted is mla.Fit.Attention and its error on the held-out tokens.
 func (c *counts) fitted(refined bool) bench.Work {
 	w := bench.Sum(c.slotRows(refined, c.heads), c.mlaForward(c.hold))
-	w[bench.F64] += 2 * c.q * c.rank * c.d
-	w[bench.Plain] += 2*c.d*c.q + 6*c.hold*c.d
+	w[bench.Plain] += 2*c.d*c.q + 2*c.heads*c.rank*c.d + 6*c.hold*c.d
 	return w
 }
 
@@ -376,8 +375,8 @@ func (c *counts) sweep() bench.Work {
 	d, r, sides := c.d, c.rank, 2*c.heads
 	const steps = 9
 	w := c.fitUp()
-	w[bench.F64] += sides*(2*r*c.w*c.w+2*r*r*c.w+2*r*c.w*d+2*r*d*d) + r*r*r/3 +
-		steps*(sides*(2*r*r*d+2*r*d*d)+2*r*r*d+2*r*d*d) +
+	w[bench.F64] += sides*(2*r*c.w*c.w+2*r*r*c.w+2*r*c.w*d+2*c.w*d*d) + r*r*r/3 +
+		steps*(sides*(4*r*c.w*d+2*c.w*d*d)+2*r*r*d+2*r*d*d) +
 		2*r*d*d + 3*r*r*d + r*r*r/3
 	return w
 }

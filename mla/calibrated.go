@@ -90,17 +90,18 @@ func (f *Fit) Attention() *Attention {
 	for i := range p.down.Rows {
 		copy(a.Down.Row(i), p.down.Row(i))
 	}
+	latent := make([]float64, p.down.Rows) // D E[xbar]
 	for h := range p.heads {
 		term := &p.heads[h]
+		mean := f.statistics.Heads[h].Mean
+		for i := range latent {
+			latent[i] = dot(p.down.Row(i), mean)
+		}
 		for i := range s.HeadDim {
 			copy(a.UpK.Row(h*s.HeadDim+i), term.upK.Row(i))
 			copy(a.UpV.Row(h*s.HeadDim+i), term.upV.Row(i))
-		}
-		// W_O,h (V - UV D) E[xbar]
-		rest := term.value.Clone()
-		svd.Gemm(p.e, false, false, -1, term.upV, p.down, 1, rest)
-		for i := range s.HeadDim {
-			v := dot(rest.Row(i), f.statistics.Heads[h].Mean)
+			// W_O,h (V - UV D) E[xbar]
+			v := dot(term.value.Row(i), mean) - dot(term.upV.Row(i), latent)
 			for j := range a.Bias {
 				a.Bias[j] += s.O.At(j, h*s.HeadDim+i) * v
 			}
@@ -236,10 +237,11 @@ func (p *problem) fit(a, metric svd.Matrix) (svd.Matrix, error) {
 
 // fitDown improves the down-projection for the up-projections by preconditioned conjugate gradients on the normal
 // equations  sum_h [UK^T Q UK] D S_h + [UV^T W UV] D B_h = sum_h UK^T Q K S_h + UV^T W V B_h.
-// The Cholesky factor of the mean metric is the right-hand preconditioner.
+// The Cholesky factor of the mean metric is the right-hand preconditioner. A term U^T Q U D S is computed as
+// (Q U)^T ((U D) S): what meets the metric has a head's rows, fewer than the latent.
 func (p *problem) fitDown() error {
 	rank, d := p.down.Rows, p.down.Cols
-	type side struct{ gram, metric svd.Matrix }
+	type side struct{ up, weighted, metric svd.Matrix } // U and Q U, both [HeadDim, rank]
 	var sides []side
 	rhs := svd.NewMatrix(rank, d)
 	summed := svd.NewMatrix(rank, rank)
@@ -247,17 +249,17 @@ func (p *problem) fitDown() error {
 		for _, part := range []struct{ up, weight, target, metric svd.Matrix }{
 			{t.upK, t.query, t.key, t.softmax}, {t.upV, t.output, t.value, t.averaged},
 		} {
-			weighted := svd.Product(p.e, true, false, part.up, part.weight) // U^T Q
-			gram := svd.Product(p.e, false, false, weighted, part.up)
-			sides = append(sides, side{gram, part.metric})
-			svd.Gemm(p.e, false, false, 1, svd.Product(p.e, false, false, weighted, part.target), part.metric, 1, rhs)
-			accumulate(summed, scaled(gram, trace(part.metric)))
+			weighted := svd.Product(p.e, false, false, part.weight, part.up)
+			sides = append(sides, side{part.up, weighted, part.metric})
+			svd.Gemm(p.e, true, false, 1, weighted, svd.Product(p.e, false, false, part.target, part.metric), 1, rhs)
+			svd.Gemm(p.e, true, false, trace(part.metric), weighted, part.up, 1, summed)
 		}
 	}
 	apply := func(x svd.Matrix) svd.Matrix {
 		y := svd.NewMatrix(rank, d)
 		for _, s := range sides {
-			svd.Gemm(p.e, false, false, 1, svd.Product(p.e, false, false, s.gram, x), s.metric, 1, y)
+			reach := svd.Product(p.e, false, false, svd.Product(p.e, false, false, s.up, x), s.metric)
+			svd.Gemm(p.e, true, false, 1, s.weighted, reach, 1, y)
 		}
 		return y
 	}
