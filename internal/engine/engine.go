@@ -77,11 +77,11 @@ func (e *Engine) Eps(m *arch.Shape) float64 {
 	return m.NormEps
 }
 
-// Rope is the rotary scaling to write for r, with the largest relative error of a frequency of a key of the given width, as
-// the engine computes them: 0 where it has r itself.
-func (e *Engine) Rope(r arch.Rope, dim, context int) (arch.Rope, float64) {
+// Rope is the rotary scaling to write for r and a rotary key of the given width, as the engine computes it: r itself where it
+// has that.
+func (e *Engine) Rope(r arch.Rope, dim, context int) arch.Rope {
 	if slices.Contains(e.Ropes, r.Type) {
-		return r, 0
+		return r
 	}
 	if e.DefaultBetas {
 		return r.FitYarnContext(dim)

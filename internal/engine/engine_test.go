@@ -47,8 +47,8 @@ func TestCheck(t *testing.T) {
 		{"linear", func(m *arch.MLA) { m.Rope.Type, m.Rope.Factor = arch.RopeLinear, 2 }, map[string]string{
 			"vllm": "rope_scaling", "sglang": "rope_scaling", "exllama": "rope_scaling",
 		}},
-		{"yarn", func(m *arch.MLA) { m.Rope, _ = llama3.FitYarnContext(64) }, nil},
-		{"yarn's betas", func(m *arch.MLA) { m.Rope, _ = llama3.FitYarn(64, 8192) }, map[string]string{"llama.cpp": "rope_scaling"}},
+		{"yarn", func(m *arch.MLA) { m.Rope = llama3.FitYarnContext(64) }, nil},
+		{"yarn's betas", func(m *arch.MLA) { m.Rope = llama3.FitYarn(64, 8192) }, map[string]string{"llama.cpp": "rope_scaling"}},
 		{"gelu", func(m *arch.MLA) { m.Activation = "gelu" }, map[string]string{
 			"vllm": "hidden_act", "sglang": "hidden_act", "llama.cpp": "hidden_act", "mlx": "hidden_act", "lmdeploy": "hidden_act", "exllama": "hidden_act",
 		}},
@@ -105,10 +105,10 @@ func TestPad(t *testing.T) {
 func TestRope(t *testing.T) {
 	llama3 := arch.Rope{Type: arch.RopeLlama3, Theta: 500000, Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}
 	for _, e := range All {
-		got, worst := e.Rope(llama3, 64, 131072)
+		got := e.Rope(llama3, 64, 131072)
 		exact := slices.Contains([]string{"transformers", "mlx", "lmdeploy"}, e.Name)
-		if exact != (worst == 0) || exact != (got.Type == arch.RopeLlama3) || !exact && got.Type != arch.RopeYarn {
-			t.Errorf("%s: %+v, error %g", e.Name, got, worst)
+		if exact != (got == llama3) || !exact && got.Type != arch.RopeYarn {
+			t.Errorf("%s: %+v", e.Name, got)
 		}
 	}
 	if eps := vllm.Eps(&fitting().Shape); eps != 1e-5 {
