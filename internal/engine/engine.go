@@ -25,6 +25,9 @@ type Engine struct {
 	// Widths are the latent and rotary widths, and HeadWidths the widths of a head, that it has kernels for; nil for any.
 	Widths     []Width
 	HeadWidths []HeadWidth
+	// MaxRank is the widest latent that it takes beside those of Widths, with a rotary key of theirs, if only on some machines,
+	// as Remarks says; 0 for none.
+	MaxRank int
 	// PreferredRank is what a smaller rank is padded to where Widths does not list it.
 	PreferredRank int
 	// Ties says that it takes tie_word_embeddings; the others need lm_head.weight.
@@ -96,6 +99,16 @@ func (e *Engine) RopeDim(usual int) int {
 		return usual
 	}
 	return e.Widths[0].Rope
+}
+
+// hasWidth says whether the engine takes a cache of m's widths.
+func (e *Engine) hasWidth(m *arch.MLA) bool {
+	if len(e.Widths) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(e.Widths, func(w Width) bool {
+		return w.Rope == m.RopeDim && (w.Rank == m.Rank || m.Rank <= e.MaxRank)
+	})
 }
 
 // Pad widens m to what the engine has kernels for, as far as that is a matter of zeros: the rank, and the parts of a head.

@@ -53,7 +53,9 @@ func TestCheck(t *testing.T) {
 			"vllm": "hidden_act", "sglang": "hidden_act", "llama.cpp": "hidden_act", "mlx": "hidden_act", "lmdeploy": "hidden_act", "exllama": "hidden_act",
 		}},
 		{"rank 256", func(m *arch.MLA) { m.Rank = 256 }, nil},
-		{"rank 128", func(m *arch.MLA) { m.Rank = 128 }, map[string]string{"vllm": cache}},
+		{"rank 128", func(m *arch.MLA) { m.Rank = 128 }, nil},
+		{"rank 1024", func(m *arch.MLA) { m.Rank = 1024 }, nil},
+		{"rank 1025", func(m *arch.MLA) { m.Rank = 1025 }, map[string]string{"vllm": cache}},
 		{"rope 32", func(m *arch.MLA) { m.RopeDim = 32 }, map[string]string{"vllm": cache + "; " + heads}},
 		{"heads of 64", func(m *arch.MLA) { m.NoPEDim, m.VDim = 64, 64 }, map[string]string{"vllm": heads}},
 		{"62 layers", func(m *arch.MLA) { m.Layers = 62 }, map[string]string{"mlx": "num_hidden_layers"}},
@@ -86,8 +88,12 @@ func TestPad(t *testing.T) {
 		if m.Rank != c.wantRank || m.NoPEDim != c.wantNoPE || m.VDim != c.wantV {
 			t.Errorf("rank %d, heads of %d: got rank %d, (%d, %d)", c.rank, c.head, m.Rank, m.NoPEDim, m.VDim)
 		}
-		if fits := len(vllm.Check(m)) == 0; fits != (c.head <= 192 && c.rank <= 512) {
+		if fits := len(vllm.Check(m)) == 0; fits != (c.head <= 192) {
 			t.Errorf("rank %d, heads of %d: %v after padding", c.rank, c.head, vllm.Check(m))
+		}
+		// Only 512 runs everywhere.
+		if remarks := vllm.Remarks(m); (len(remarks) == 0) != (c.wantRank == 512) {
+			t.Errorf("rank %d: %q", m.Rank, remarks)
 		}
 	}
 	m := fitting()
