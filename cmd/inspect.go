@@ -91,6 +91,9 @@ func runInspect(o inspectOptions, s Streams) error {
 	if e.Remarks != nil {
 		r.Remarks = append(r.Remarks, e.Remarks(m)...)
 	}
+	if record != nil && record.RopeError > 0 {
+		r.Remarks = append(r.Remarks, fmt.Sprintf("its RoPE scaling is YaRN in place of the source's: frequencies are off by %.3g %% at most, and the layers were made for them", 100*record.RopeError))
+	}
 	r.Fits = len(r.Limits) == 0
 	if o.JSON {
 		err = printJSON(s.Out, r)

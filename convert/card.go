@@ -46,8 +46,8 @@ func modelCard(p *Plan, r *Record) []byte {
 	} else {
 		line("There are no biases in attention: `kv_a_layernorm` is neutralised by energy rows in the latent, which keep its length nearly constant. How nearly is in the table below (norm).\n")
 	}
-	if r.RopeError > 0 {
-		line("%s has no RoPE scaling of type %s: it is written as the nearest YaRN scaling, whose frequencies are off by %.3g %% at most. The conversion was made for the frequencies as written.\n", p.Engine.Name, m.Rope.Type, 100*r.RopeError)
+	if remark := p.ropeRemark(r.RopeError); remark != "" {
+		line("%s. The conversion was made for the frequencies as written.\n", remark)
 	}
 
 	line("## How it was made\n")

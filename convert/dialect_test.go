@@ -201,7 +201,7 @@ func engineOutput(t *testing.T, m *arch.MLA, a *mla.Attention, gamma []float64, 
 // takes nothing away; heads are padded, the scores carry YaRN's factor, and no tensor is a bias.
 func TestEnergyInTheEngine(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
-	yarn, _ := arch.Rope{Type: arch.RopeLlama3, Theta: 100, Factor: 4, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 32}.FitYarn(6, 64)
+	yarn := arch.Rope{Type: arch.RopeLlama3, Theta: 100, Factor: 4, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 32}.FitYarn(6, 64)
 	for _, c := range []struct {
 		dtype     checkpoint.DType
 		tolerance float64

@@ -16,7 +16,8 @@ type Plan struct {
 	// Engine is what the output is for, Target what it computes: the padding that it needs included.
 	Engine *engine.Engine
 	Target *arch.MLA
-	// RopeError is the largest relative error of a rotary frequency, where the engine has not the source's scaling.
+	// RopeError is the largest relative error of a rotary frequency, where the engine has not the source's scaling: of those
+	// that the source, or a rotary key of the target's width if that is smaller, would have, each against the nearest there is.
 	RopeError float64
 	// DType is that of the source's attention tensors and so, unless the recipe says otherwise, of the converted ones.
 	DType checkpoint.DType
@@ -205,7 +206,29 @@ func (p *Plan) targetRope(theta float64) (arch.Rope, float64) {
 func targetRope(e *engine.Engine, m *arch.Model, theta float64, width int) (arch.Rope, float64) {
 	rope := m.Rope
 	rope.Theta = theta
-	return e.Rope(rope, width, m.Context)
+	target := e.Rope(rope, width, m.Context)
+	if target.Type == rope.Type {
+		return target, 0
+	}
+	worst := arch.FrequencyError(rope.Frequencies(min(width, m.HeadDim)), target.Frequencies(width))
+	if worst < 1e-9 {
+		worst = 0 // rounding
+	}
+	return target, worst
+}
+
+// ropeRemark says what became of a RoPE scaling that the engine has not, and "" if it has it.
+func (p *Plan) ropeRemark(worst float64) string {
+	source := p.Source.Rope.Type
+	switch {
+	case p.Target.Rope.Type == source:
+		return ""
+	case worst == 0:
+		return fmt.Sprintf("%s has no RoPE scaling of type %s: it is written as a YaRN scaling with the same frequencies", p.Engine.Name, source)
+	case source == arch.RopeLinear:
+		return fmt.Sprintf("%s has no RoPE scaling of type %s: it is written as a YaRN scaling with the same frequencies but for the slowest, which is off by %.3g %%", p.Engine.Name, source, 100*worst)
+	}
+	return fmt.Sprintf("%s has no RoPE scaling of type %s: it is written as the nearest YaRN scaling, whose frequencies are off by %.3g %% at most", p.Engine.Name, source, 100*worst)
 }
 
 // checkEngine refuses what the engine cannot compute.
@@ -244,8 +267,8 @@ func (p *Plan) warn() {
 	if t := p.Target; t.NoPEDim != m.HeadDim || t.VDim != m.HeadDim {
 		p.warnf("heads are padded with zeros to qk_nope_head_dim %d and v_head_dim %d, which %s has kernels for", t.NoPEDim, t.VDim, p.Engine.Name)
 	}
-	if p.RopeError > 0 {
-		p.warnf("%s has no RoPE scaling of type %s: it is written as the nearest YaRN scaling, whose frequencies are off by %.3g %% at most", p.Engine.Name, m.Rope.Type, 100*p.RopeError)
+	if remark := p.ropeRemark(p.RopeError); remark != "" {
+		p.warnf("%s", remark)
 	}
 	if !p.Target.Bias && p.Recipe.Calibration == nil {
 		p.warnf("%s has no biases: without calibration tokens nothing is known of the inputs that the latent norm is to be neutralised for; verify says what is left of it", p.Engine.Name)

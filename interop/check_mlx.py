@@ -1,7 +1,7 @@
 """Checks converted checkpoints against mlx-lm on the CPU: check_mlx.py CASE_DIR...
 
 A case folder holds
-    mla/             what mlaconvert made for transformers, in float32
+    mla/             what mlaconvert made; it is computed in float32
     ids.npy          token ids [sequences, length]
     mla_logits.npy   mlaconvert's own forward pass of mla/ on ids: float32, [sequences, length, vocab], flat
     mla_greedy.npy   the tokens that it continues the first half of each sequence with: int32, [sequences, tokens], flat
@@ -34,6 +34,7 @@ class Case:
         self.ours = np.load(self.folder / "mla_logits.npy").reshape(*self.ids.shape, -1)
         self.greedy = np.load(self.folder / "mla_greedy.npy").reshape(len(self.ids), -1)
         self.model, _ = load(str(self.folder / "mla"))
+        self.model.set_dtype(mx.float32)
 
     def check_logits(self):
         theirs = np.array(self.model(mx.array(self.ids)).astype(mx.float32))

@@ -1,11 +1,12 @@
 """Checks converted checkpoints against transformers: check_transformers.py CASE_DIR...
 
 A case folder holds
-    source/            the source checkpoint
-    mla/               what mlaconvert made of it, in float32
+    mla/               what mlaconvert made of a checkpoint; it is computed in float32
     ids.npy            token ids [sequences, length]
-    source_logits.npy  mlaconvert's own forward pass of source/ on ids: float32, [sequences, length, vocab], flat
-    mla_logits.npy     the same of mla/
+    mla_logits.npy     mlaconvert's own forward pass of mla/ on ids: float32, [sequences, length, vocab], flat
+and, if it is to be compared with its source,
+    source/            the source checkpoint
+    source_logits.npy  the same as mla_logits.npy, of source/
     share.txt          how much of what attention does for the model the conversion may cost, 0 to 1 (check_conversion)
 
 Prints one line a check and "N passed, N failed" at the end; exits 1 if a check failed.
@@ -164,6 +165,13 @@ class Case:
         return f"{len(a)} ids"
 
 
+def names(folder):
+    """The checks of a case folder, with or without a source."""
+    if (pathlib.Path(folder) / "source").exists():
+        return "load", "source_logits", "logits", "conversion", "generate", "bf16", "tokenizer"
+    return "load", "logits", "generate", "bf16"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="+", metavar="CASE_DIR")
@@ -171,7 +179,6 @@ def main():
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, numpy {np.__version__}")
-    names = ("load", "source_logits", "logits", "conversion", "generate", "bf16", "tokenizer")
     return run("transformers", Case, args.cases, names)
 
 

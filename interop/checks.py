@@ -14,14 +14,15 @@ def require(condition, message):
 
 
 def run(engine, case_class, folders, names):
-    """Runs the methods check_NAME of case_class(folder), one line each; returns the exit code.
+    """Runs the methods check_NAME of case_class(folder), one line each; returns the exit code. names is a list, or a function
+    that gives one for a folder.
 
     A check that returns is passed, with what it returns as the comment; CheckFailed and any other exception fail it.
     """
     passed = failed = 0
     for folder in folders:
         case = None
-        for name in names:
+        for name in names(folder) if callable(names) else names:
             label = f"{pathlib.Path(folder).name} {engine} {name}"
             try:
                 case = case or case_class(folder)

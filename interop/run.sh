@@ -4,8 +4,28 @@
 # Python's and Node's packages and some 13 GB of disk. An engine that cannot be installed is skipped, with the reason; one that
 # computes something else than mlaconvert fails the run.
 #   interop/run.sh [transformers] [mlx] [vllm] [llama.cpp]     only these; all of them without arguments
+#   interop/run.sh --output DIR --ids FILE.npy [ENGINE...]     not testdata's models but an output of mlaconvert, in those
+#                                                              engines that `mlaconvert inspect` says compute it; --output may
+#                                                              be repeated; FILE holds token ids, int32 [sequences, length]
 #   PYTHON=python3.12 interop/run.sh                           with another interpreter
 set -euo pipefail
+
+usage() {
+    sed -n 's/^#   //p' "${BASH_SOURCE[0]}" >&2
+    exit 64
+}
+
+outputs=() ids=
+while [[ ${1-} == --* ]]; do
+    [[ $# -ge 2 ]] || usage
+    case $1 in
+        --output) outputs+=("$(realpath "$2")") ;;
+        --ids) ids=$(realpath "$2") ;;
+        *) usage ;;
+    esac
+    shift 2
+done
+[[ ${#outputs[@]} -eq 0 || -n $ids ]] || usage
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 engines=("$@")
@@ -93,7 +113,7 @@ check() {
 
 go build -o "$work/mlaconvert" .
 go build -o "$work/dump" ./interop/dump
-ids=testdata/gqa/golden/ids.npy
+ids=${ids:-testdata/gqa/golden/ids.npy}
 
 # Variants of tokenizers are made with the first environment, which also says whether anything can be installed.
 if ! environment transformers install_transformers "$(interpreter)" "$(cat interop/requirements.txt)"; then
@@ -131,16 +151,43 @@ engine_case() {
     dump_case "$engine" "$case"
 }
 
-# dump_case ENGINE CASE: what mlaconvert computes and tokenizes for a checkpoint.
+# dump_case ENGINE CASE: what mlaconvert computes and, if there is a tokenizer, tokenizes for a checkpoint.
 dump_case() {
-    "$work/dump" --engine "$1" --greedy "$2/mla_greedy.npy" --texts interop/texts.json --tokens "$2/tokens.jsonl" \
-        "$2/mla" "$2/ids.npy" "$2/mla_logits.npy"
+    local texts=()
+    [[ ! -e $2/mla/tokenizer.json ]] || texts=(--texts interop/texts.json --tokens "$2/tokens.jsonl")
+    "$work/dump" --engine "$1" --greedy "$2/mla_greedy.npy" "${texts[@]}" "$2/mla" "$2/ids.npy" "$2/mla_logits.npy"
+}
+
+# output_cases ENGINE: sets cases to case folders of the outputs that the engine computes.
+output_cases() {
+    local engine=$1 output case
+    cases=()
+    for output in "${outputs[@]}"; do
+        if ! "$work/mlaconvert" inspect "$output" --engine "$engine" >"$work/inspect.log" 2>&1; then
+            echo "leave $(basename "$output") $engine: $(grep -m 1 '^mlaconvert: error' "$work/inspect.log")"
+            continue
+        fi
+        case=$work/outputs/$engine/$(basename "$output")
+        mkdir -p "$case"
+        ln -s "$output" "$case/mla"
+        cp "$ids" "$case/ids.npy"
+        dump_case "$engine" "$case"
+        cases+=("$case")
+    done
+}
+
+# export_case CASE: its GGUF files.
+export_case() {
+    local dtype
+    for dtype in f32:model q8_0:q8_0; do
+        "$work/mlaconvert" export gguf "$1/mla" --dtype "${dtype%:*}" --out "$1/${dtype#*:}.gguf" --quiet
+    done
 }
 
 # Rank 48 and 16 rotary floats, of 128 or 256, cost 1 to 4 % with calibration and 20 to 35 % without. RoPE scaling that the output's
 # configuration failed to carry over costs 14 % and more.
 fast=(--effort fast --calibration-tokens 8192)
-if wanted transformers || wanted mlx; then
+if [[ ${#outputs[@]} -eq 0 ]] && { wanted transformers || wanted mlx; }; then
     make_case gqa testdata/gqa 0.1
     make_case gqa-data-free testdata/gqa 0.5 --calibration none
     make_case mha testdata/mha 0.1 "${fast[@]}"
@@ -150,7 +197,11 @@ if wanted transformers || wanted mlx; then
 fi
 
 if wanted transformers; then
-    check "$py" interop/check_transformers.py "${cases[@]}"
+    [[ ${#outputs[@]} -eq 0 ]] || output_cases transformers
+    [[ ${#cases[@]} -eq 0 ]] || check "$py" interop/check_transformers.py "${cases[@]}"
+fi
+
+if wanted transformers && [[ ${#outputs[@]} -eq 0 ]]; then
     go build -o "$work/gradient" ./interop/gradient
     mkdir "$work/gradients"
     "$work/gradient" "$work/gradients"
@@ -163,7 +214,8 @@ fi
 
 if wanted mlx; then
     if environment mlx install_mlx "$(interpreter)" "$(cat interop/requirements-mlx.txt)"; then
-        check "$env/bin/python" interop/check_mlx.py "$work"/cases/{gqa,mha,llama3,linear}
+        if [[ ${#outputs[@]} -gt 0 ]]; then output_cases mlx; else cases=("$work"/cases/{gqa,mha,llama3,linear}); fi
+        [[ ${#cases[@]} -eq 0 ]] || check "$env/bin/python" interop/check_mlx.py "${cases[@]}"
     else
         skip mlx-lm
     fi
@@ -171,10 +223,15 @@ fi
 
 if wanted vllm; then
     if environment vllm install_vllm "$(interpreter)" "$vllm_wheel" "$(cat interop/requirements-vllm.txt)"; then
-        # Padded to 512 + 64, the one cache width of vLLM's kernel for processors; llama3 becomes YaRN.
-        engine_case vllm gqa testdata/gqa
-        engine_case vllm llama3 "$work/variants/llama3"
-        check "$env/bin/python" interop/check_vllm.py "$work"/vllm/{gqa,llama3}
+        if [[ ${#outputs[@]} -gt 0 ]]; then
+            output_cases vllm
+        else
+            # Padded to 512 + 64, the one cache width of vLLM's kernel for processors; llama3 becomes YaRN.
+            engine_case vllm gqa testdata/gqa
+            engine_case vllm llama3 "$work/variants/llama3"
+            cases=("$work"/vllm/{gqa,llama3})
+        fi
+        [[ ${#cases[@]} -eq 0 ]] || check "$env/bin/python" interop/check_vllm.py "${cases[@]}"
     else
         skip vLLM
     fi
@@ -182,20 +239,22 @@ fi
 
 if wanted llama.cpp; then
     if environment llama.cpp install_llama_cpp "$(node --version)" "${node_packages[@]}"; then
-        engine_case llama.cpp gqa testdata/gqa
-        engine_case llama.cpp mha testdata/mha
-        for name in llama3 linear; do
-            engine_case llama.cpp "$name" "$work/variants/$name"
-        done
-        # The same checkpoint with a tokenizer of SentencePiece's kind.
-        cp -r "$work/llama.cpp/gqa" "$work/llama.cpp/pieces"
-        "$py" interop/pieces.py testdata/heldout.txt "$work/llama.cpp/pieces/mla"
-        dump_case llama.cpp "$work/llama.cpp/pieces"
-        for case in "$work"/llama.cpp/*; do
-            "$work/mlaconvert" export gguf "$case/mla" --dtype f32 --out "$case/model.gguf" --quiet
-            "$work/mlaconvert" export gguf "$case/mla" --dtype q8_0 --out "$case/q8_0.gguf" --quiet
-        done
-        check node interop/llamacpp.mjs "$env" "$work"/llama.cpp/*
+        if [[ ${#outputs[@]} -gt 0 ]]; then
+            output_cases llama.cpp
+        else
+            engine_case llama.cpp gqa testdata/gqa
+            engine_case llama.cpp mha testdata/mha
+            for name in llama3 linear; do
+                engine_case llama.cpp "$name" "$work/variants/$name"
+            done
+            # The same checkpoint with a tokenizer of SentencePiece's kind.
+            cp -r "$work/llama.cpp/gqa" "$work/llama.cpp/pieces"
+            "$py" interop/pieces.py testdata/heldout.txt "$work/llama.cpp/pieces/mla"
+            dump_case llama.cpp "$work/llama.cpp/pieces"
+            cases=("$work"/llama.cpp/*)
+        fi
+        for case in "${cases[@]}"; do export_case "$case"; done
+        [[ ${#cases[@]} -eq 0 ]] || check node interop/llamacpp.mjs "$env" "${cases[@]}"
     else
         skip llama.cpp
     fi

@@ -131,7 +131,7 @@ func TestMLAConfigRoundTrip(t *testing.T) {
 		if src.Rope.Type == RopeLlama3 {
 			// The same with what the scaling becomes for engines that have YaRN alone.
 			yarn := *want
-			yarn.Rope, _ = src.Rope.FitYarn(64, src.Context)
+			yarn.Rope = src.Rope.FitYarn(64, src.Context)
 			text, err := yarn.MarshalConfig("bfloat16")
 			if err != nil {
 				t.Fatal(err)

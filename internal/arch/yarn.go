@@ -39,31 +39,41 @@ func (r Rope) ScoreFactor() float64 {
 	return m * m
 }
 
-// FitYarn returns the YaRN scaling whose frequencies, for a rotary key of the given width, come nearest to those of r, a
-// linear or llama3 scaling, with the largest relative error |w'/w - 1| of any frequency. context is the longest position that
-// must be served: engines tabulate factor times original_max_position_embeddings of them, and only the ratio of that to the
-// betas counts for the frequencies.
-func (r Rope) FitYarn(dim, context int) (Rope, float64) {
-	out := Rope{
-		Type: RopeYarn, Theta: r.Theta, Factor: r.Factor, MScaleAllDim: 1,
-		OriginalContext: max(1, int(math.Ceil(float64(context)/r.Factor))),
-	}
-	// The frequencies depend on two whole numbers alone, so all pairs of them are tried.
-	want := r.Frequencies(dim)
-	bestLow, bestHigh, least := 0, 1, math.Inf(1)
-	for low := range dim - 1 {
-		for high := low + 1; high < dim; high++ {
-			if worst := out.yarnError(want, dim, float64(low), float64(high)); worst < least {
-				bestLow, bestHigh, least = low, high, worst
+// FitYarn returns the YaRN scaling for a rotary key of the given width that stands for r, a linear or llama3 scaling: the one
+// with the least relative error |w'/w - 1| of any frequency. context is the longest position that must be served: engines
+// tabulate factor times original_max_position_embeddings of them, and only the ratio of that to the betas counts for the
+// frequencies.
+//
+// YaRN never divides the first frequency, so a linear scaling is moved on by one pair: behind the first, which stays 1, pair i
+// turns as pair i-1 of r,
+//
+//	theta^(-2i/dim) / f' = theta^(-2(i-1)/dim) / f,   f' = f theta^(-2/dim),
+//
+// and the slowest of r, the nearest to no rotation at all, has no pair of its own.
+func (r Rope) FitYarn(dim, context int) Rope {
+	out := Rope{Type: RopeYarn, Theta: r.Theta, Factor: r.Factor, MScaleAllDim: 1}
+	bestLow, bestHigh := 0, 1
+	if r.Type == RopeLinear {
+		out.Factor *= math.Pow(r.Theta, -2/float64(dim))
+	} else {
+		// The frequencies depend on two whole numbers alone, so all pairs of them are tried.
+		want := r.Frequencies(dim)
+		least := math.Inf(1)
+		for low := range dim - 1 {
+			for high := low + 1; high < dim; high++ {
+				if worst := out.yarnError(want, dim, float64(low), float64(high)); worst < least {
+					bestLow, bestHigh, least = low, high, worst
+				}
 			}
 		}
 	}
-	// Betas half a dimension inside the bounds, so that rounding cannot move them.
+	out.OriginalContext = max(1, int(math.Ceil(float64(context)/out.Factor)))
+	// Betas a quarter of a dimension inside the bounds, so that rounding cannot move them.
 	turns := func(d float64) float64 {
 		return float64(out.OriginalContext) / (2 * math.Pi) * math.Pow(r.Theta, -2*d/float64(dim))
 	}
-	out.BetaFast, out.BetaSlow = turns(float64(bestLow)+0.5), turns(float64(bestHigh)-0.5)
-	return out, least
+	out.BetaFast, out.BetaSlow = turns(float64(bestLow)+0.25), turns(float64(bestHigh)-0.25)
+	return out
 }
 
 // The betas of the original YaRN, which are the defaults everywhere.
@@ -74,7 +84,7 @@ const (
 
 // FitYarnContext is [Rope.FitYarn] for engines that compute YaRN with the default betas, whatever the configuration says, and do
 // not tabulate positions: original_max_position_embeddings alone is fitted.
-func (r Rope) FitYarnContext(dim int) (Rope, float64) {
+func (r Rope) FitYarnContext(dim int) Rope {
 	out := Rope{Type: RopeYarn, Theta: r.Theta, Factor: r.Factor, MScaleAllDim: 1, BetaFast: DefaultBetaFast, BetaSlow: DefaultBetaSlow}
 	want := r.Frequencies(dim)
 	best, least := 1, math.Inf(1)
@@ -91,7 +101,21 @@ func (r Rope) FitYarnContext(dim int) (Rope, float64) {
 		}
 	}
 	out.OriginalContext = best
-	return out, least
+	return out
+}
+
+// FrequencyError is the largest relative error |w'/w - 1| of the frequencies wanted, w' being the nearest of those that there
+// are.
+func FrequencyError(want, have []float64) float64 {
+	worst := 0.0
+	for _, w := range want {
+		least := math.Inf(1)
+		for _, h := range have {
+			least = math.Min(least, math.Abs(h/w-1))
+		}
+		worst = math.Max(worst, least)
+	}
+	return worst
 }
 
 // yarnError is the largest relative error |w'/w - 1| of the frequencies with the given bounds, w being those wanted.

@@ -40,8 +40,18 @@ func TestYarnFrequencies(t *testing.T) {
 	}
 }
 
-// TestFitYarn: the reported error is that of the frequencies, no worse than that of the published mapping (betas equal to
-// llama3's factors), and the context that engines tabulate is long enough.
+// worstFrequency is the largest relative error of a frequency, pair by pair.
+func worstFrequency(got, want Rope, dim int) float64 {
+	most := 0.0
+	have := got.Frequencies(dim)
+	for i, w := range want.Frequencies(dim) {
+		most = math.Max(most, math.Abs(have[i]/w-1))
+	}
+	return most
+}
+
+// TestFitYarn: the fit is no worse than the published mapping (betas equal to llama3's factors), and the context that engines
+// tabulate is long enough.
 func TestFitYarn(t *testing.T) {
 	for _, c := range []struct {
 		rope    Rope
@@ -52,56 +62,61 @@ func TestFitYarn(t *testing.T) {
 		{Rope{Type: RopeLlama3, Theta: 500000, Factor: 32, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}, 131072, 0.7},
 	} {
 		for _, dim := range []int{64, 128} {
-			got, reported := c.rope.FitYarn(dim, c.context)
+			got := c.rope.FitYarn(dim, c.context)
 			published := got
 			published.BetaFast, published.BetaSlow, published.OriginalContext = c.rope.HighFreqFactor, c.rope.LowFreqFactor, c.rope.OriginalContext
-			worst := func(r Rope) float64 {
-				most := 0.0
-				for i, w := range c.rope.Frequencies(dim) {
-					most = math.Max(most, math.Abs(r.Frequencies(dim)[i]/w-1))
-				}
-				return most
-			}
-			if math.Abs(worst(got)-reported) > 1e-12 || reported > worst(published) || reported > c.most {
-				t.Errorf("factor %g, width %d: error %g, reported %g, of the published mapping %g", c.rope.Factor, dim, worst(got), reported, worst(published))
+			if worst, least := worstFrequency(got, c.rope, dim), worstFrequency(published, c.rope, dim); worst > least || worst > c.most {
+				t.Errorf("factor %g, width %d: error %g, of the published mapping %g", c.rope.Factor, dim, worst, least)
 			}
 			if served := float64(got.OriginalContext) * got.Factor; served < float64(c.context) {
 				t.Errorf("%g positions are tabulated, of %d", served, c.context)
 			}
 		}
 	}
-	// Every frequency but the first can be divided.
-	if _, e := (Rope{Type: RopeLinear, Theta: 10000, Factor: 4}).FitYarn(64, 16384); math.Abs(e-3) > 1e-9 {
-		t.Errorf("linear: error %g, want 3", e)
+}
+
+// TestFitYarnLinear: behind the first pair come all frequencies of the linear scaling but the slowest, divided by less than 1
+// too.
+func TestFitYarnLinear(t *testing.T) {
+	for _, dim := range []int{8, 16, 64, 128} {
+		for _, factor := range []float64{1.5, 2, 4, 16} {
+			linear := Rope{Type: RopeLinear, Theta: 10000, Factor: factor}
+			got := linear.FitYarn(dim, 16384)
+			have, want := got.Frequencies(dim), linear.Frequencies(dim)
+			for i, w := range want[:len(want)-1] {
+				if math.Abs(have[i+1]-w) > 1e-12*w {
+					t.Errorf("factor %g, width %d: pair %d turns by %g, want %g", factor, dim, i+1, have[i+1], w)
+				}
+			}
+			if got.BetaFast <= got.BetaSlow {
+				t.Errorf("factor %g, width %d: betas %g and %g", factor, dim, got.BetaFast, got.BetaSlow)
+			}
+			if served := float64(got.OriginalContext) * got.Factor; served < 16384 {
+				t.Errorf("factor %g, width %d: %g positions are tabulated", factor, dim, served)
+			}
+			// The slowest is nearest to the slowest but one.
+			if e, next := FrequencyError(want, have), math.Pow(10000, 2/float64(dim))-1; math.Abs(e-next) > 1e-9*next {
+				t.Errorf("factor %g, width %d: error %g, want %g", factor, dim, e, next)
+			}
+		}
 	}
 }
 
-// TestFitYarnContext: with the default betas, the reported error is that of the frequencies, and no context of any length is
-// better.
+// TestFitYarnContext: with the default betas, no context of any length is better.
 func TestFitYarnContext(t *testing.T) {
 	for _, factor := range []float64{8, 32} {
 		for _, dim := range []int{16, 64, 128} {
 			want := Rope{Type: RopeLlama3, Theta: 500000, Factor: factor, LowFreqFactor: 1, HighFreqFactor: 4, OriginalContext: 8192}
-			got, reported := want.FitYarnContext(dim)
+			got := want.FitYarnContext(dim)
 			if got.BetaFast != 32 || got.BetaSlow != 1 || got.MScaleAllDim != 1 || got.Factor != factor {
 				t.Errorf("%+v", got)
 			}
-			frequencies := want.Frequencies(dim)
-			worst := func(context int) float64 {
-				r := got
-				r.OriginalContext = context
-				most := 0.0
-				for i, f := range r.Frequencies(dim) {
-					most = math.Max(most, math.Abs(f/frequencies[i]-1))
-				}
-				return most
-			}
-			if e := worst(got.OriginalContext); math.Abs(e-reported) > 1e-12 {
-				t.Errorf("factor %g, width %d: error %g, reported %g", factor, dim, e, reported)
-			}
+			least := worstFrequency(got, want, dim)
 			for c := 1.0; c < 1<<28; c *= 1.01 {
-				if e := worst(int(c)); e < reported-1e-12 {
-					t.Errorf("factor %g, width %d: error %g at context %d, reported %g", factor, dim, e, int(c), reported)
+				other := got
+				other.OriginalContext = int(c)
+				if e := worstFrequency(other, want, dim); e < least-1e-12 {
+					t.Errorf("factor %g, width %d: error %g, at context %d %g", factor, dim, least, int(c), e)
 					break
 				}
 			}

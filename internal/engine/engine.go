@@ -25,6 +25,9 @@ type Engine struct {
 	// Widths are the latent and rotary widths, and HeadWidths the widths of a head, that it has kernels for; nil for any.
 	Widths     []Width
 	HeadWidths []HeadWidth
+	// MaxRank is the widest latent that it takes beside those of Widths, with a rotary key of theirs, if only on some machines,
+	// as Remarks says; 0 for none.
+	MaxRank int
 	// PreferredRank is what a smaller rank is padded to where Widths does not list it.
 	PreferredRank int
 	// Ties says that it takes tie_word_embeddings; the others need lm_head.weight.
@@ -77,11 +80,11 @@ func (e *Engine) Eps(m *arch.Shape) float64 {
 	return m.NormEps
 }
 
-// Rope is the rotary scaling to write for r, with the largest relative error of a frequency of a key of the given width, as
-// the engine computes them: 0 where it has r itself.
-func (e *Engine) Rope(r arch.Rope, dim, context int) (arch.Rope, float64) {
+// Rope is the rotary scaling to write for r and a rotary key of the given width, as the engine computes it: r itself where it
+// has that.
+func (e *Engine) Rope(r arch.Rope, dim, context int) arch.Rope {
 	if slices.Contains(e.Ropes, r.Type) {
-		return r, 0
+		return r
 	}
 	if e.DefaultBetas {
 		return r.FitYarnContext(dim)
@@ -96,6 +99,16 @@ func (e *Engine) RopeDim(usual int) int {
 		return usual
 	}
 	return e.Widths[0].Rope
+}
+
+// hasWidth says whether the engine takes a cache of m's widths.
+func (e *Engine) hasWidth(m *arch.MLA) bool {
+	if len(e.Widths) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(e.Widths, func(w Width) bool {
+		return w.Rope == m.RopeDim && (w.Rank == m.Rank || m.Rank <= e.MaxRank)
+	})
 }
 
 // Pad widens m to what the engine has kernels for, as far as that is a matter of zeros: the rank, and the parts of a head.

@@ -49,10 +49,13 @@ func (e *Engine) Check(m *arch.MLA) []Limit {
 	if e.Activations != nil && !slices.Contains(e.Activations, m.Activation) {
 		out = append(out, Limit{"hidden_act", fmt.Sprintf("%q", m.Activation), list(e.Activations), "use another engine, transformers for example"})
 	}
-	if len(e.Widths) > 0 && !slices.Contains(e.Widths, Width{m.Rank, m.RopeDim}) {
+	if !e.hasWidth(m) {
 		var accepted []string
 		for _, w := range e.Widths {
 			accepted = append(accepted, fmt.Sprintf("%d and %d", w.Rank, w.Rope))
+		}
+		if e.MaxRank > 0 {
+			accepted = append(accepted, fmt.Sprintf("on some machines up to %d and %d", e.MaxRank, e.Widths[0].Rope))
 		}
 		out = append(out, Limit{
 			"kv_lora_rank and qk_rope_head_dim", fmt.Sprintf("%d and %d", m.Rank, m.RopeDim), strings.Join(accepted, ", "),
