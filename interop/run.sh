@@ -167,6 +167,10 @@ output_cases() {
             echo "leave $(basename "$output") $engine: $(grep -m 1 '^mlaconvert: error' "$work/inspect.log")"
             continue
         fi
+        if grep -m 1 'only on GPUs' "$work/inspect.log"; then
+            echo "leave $(basename "$output") $engine: there is none here"
+            continue
+        fi
         case=$work/outputs/$engine/$(basename "$output")
         mkdir -p "$case"
         ln -s "$output" "$case/mla"
@@ -226,10 +230,11 @@ if wanted vllm; then
         if [[ ${#outputs[@]} -gt 0 ]]; then
             output_cases vllm
         else
-            # Padded to 512 + 64, the one cache width of vLLM's kernel for processors; llama3 becomes YaRN.
+            # Padded to 512 + 64, the one cache width of vLLM's kernel for processors; llama3 and linear become YaRN.
             engine_case vllm gqa testdata/gqa
             engine_case vllm llama3 "$work/variants/llama3"
-            cases=("$work"/vllm/{gqa,llama3})
+            engine_case vllm linear "$work/variants/linear"
+            cases=("$work"/vllm/{gqa,llama3,linear})
         fi
         [[ ${#cases[@]} -eq 0 ]] || check "$env/bin/python" interop/check_vllm.py "${cases[@]}"
     else
