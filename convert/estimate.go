@@ -49,9 +49,10 @@ func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
 //
 // the largest terms of a layer are, free of data (m = 2k, and D ~ 2.4 r the dimension of the Krylov space),
 //
-//	4 d k^2                            covariance of the keys, twice
-//	d m^2 + 2 m^2 D + 4 m D^2 + 10 d r^2   joint factorization and its orthonormal latent
-//	8 d H S F                          rotary queries, where slots are refined (S < F)
+//	d k^2                              covariance of the keys
+//	d m^2 + 2 m^2 D + 2 m D^2 + 2 d m r    joint factorization, in float32 where m is large
+//	2 d r^2 + 2 d m r                  orthonormal latent and up-projections
+//	8 d H S F                          rotary queries
 //
 // and calibrated, with n tokens in windows of l, n' of them for the statistics and c candidates,
 //
@@ -136,24 +137,24 @@ func (c *counts) output() bench.Work { return bench.Work{bench.Write: c.outputBy
 // emission is a converted layer's way into the target's tensors, with the bound on its latent.
 func (c *counts) emission() bench.Work {
 	elements := c.d*(c.q+c.heads*2*c.slots+c.rank+c.q) + c.rank*2*c.q
-	return bench.Work{bench.F64: 2 * c.rank * c.rank * c.d, bench.Plain: 4 * elements}
+	return bench.Work{bench.F64: c.rank * c.rank * c.d, bench.Plain: 4 * elements}
 }
 
 // dataFreeLayer is mla.DataFree, mla.Convert and what comes before and after.
 func (c *counts) dataFreeLayer() bench.Work {
-	metrics := bench.Work{bench.F64: 2*c.q*c.w*c.d + 2*c.q*c.w*c.d + 4*c.k*c.w*c.d} // of queries, outputs; energies
+	metrics := bench.Work{bench.F64: 2*c.q*c.w*c.d + c.k*c.w*c.d} // of queries, outputs; energy of the values
 	read := bench.Work{bench.Plain: 2 * c.d * (2*c.q + 2*c.k), bench.Fresh: c.layerBytes}
 	refined := c.refined
-	return bench.Sum(metrics, read, c.slotsFound(refined, false), c.slotRows(refined, c.groups+c.heads), c.positionFree(refined).Times(c.groups), c.phases(),
+	return bench.Sum(metrics, read, c.slotsFound(refined, false), c.slotRows(c.groups+c.heads), c.positionFree().Times(c.groups), c.phases(c.slots+c.pairs),
 		c.slotShare(refined), c.joint(2*c.k, false), c.emission())
 }
 
 // keyCovariance is K C K^T, with a dense or a diagonal C.
 func (c *counts) keyCovariance(dense bool) bench.Work {
 	n := c.groups * c.pairs
-	w := bench.Work{bench.F64: 2 * c.k * c.k * c.d, bench.Plain: 8 * n * n}
+	w := bench.Work{bench.F64: c.k * c.k * c.d, bench.Plain: 8 * n * n}
 	if dense {
-		w[bench.F64] += 2 * c.k * c.d * c.d
+		w[bench.F64] = 2*c.k*c.k*c.d + 2*c.k*c.d*c.d
 	}
 	return w
 }
@@ -169,42 +170,35 @@ func (c *counts) slotsFound(refined, dense bool) bench.Work {
 	if refined {
 		const updates = 4 // a start and three sweeps
 		w[bench.Plain] += updates*8*c.slots*n*(n+2*c.slots) + (updates-1)*16*c.slots*c.slots*n
-		w[bench.Math] += c.slots * (c.slots + c.pairs) * c.context
+		w.Add(1, c.phases(c.slots*(c.slots+c.pairs)))
 	}
 	return w
 }
 
 // slotRows are the rotary rows of so many heads, of keys or of queries.
-func (c *counts) slotRows(refined bool, heads float64) bench.Work {
-	terms := 1.0
-	if refined {
-		terms = c.slots
-	}
-	return bench.Work{bench.Plain: 8 * c.d * terms * c.pairs * heads}
+func (c *counts) slotRows(heads float64) bench.Work {
+	return bench.Work{bench.F64: 4 * c.d * c.slots * c.w * heads}
 }
 
-// positionFree is one call of mla.Slots.positionFree, with its expected phases.
-func (c *counts) positionFree(refined bool) bench.Work {
-	terms := 1.0
-	if refined {
-		terms = c.slots
-	}
-	return bench.Work{bench.Plain: 8 * c.d * c.pairs * (1 + terms)}
+// positionFree is one call of mla.Slots.positionFree.
+func (c *counts) positionFree() bench.Work {
+	return bench.Work{bench.F64: 4 * c.d * c.slots * c.w, bench.Plain: 8 * c.d * c.pairs}
 }
 
-// phases is the expected rotations over one distribution.
-func (c *counts) phases() bench.Work { return bench.Work{bench.Math: (c.slots + c.pairs) * c.context} }
+// phases is so many expected rotations over one distribution.
+func (c *counts) phases(n float64) bench.Work {
+	const block = 64 // of distances, for which the sines are computed once
+	return bench.Work{bench.Math: n * (block + c.context/block), bench.Plain: 4 * n * c.context}
+}
 
 // slotShare is the share of the key energy that the slots carry.
 func (c *counts) slotShare(refined bool) bench.Work {
 	n := c.groups * c.pairs
-	touched := n / min(c.slots, c.pairs)
+	touched, met := c.groups, 1.0 // keys of a slot, slots of a key
 	if refined {
-		touched = n
+		touched, met = n, c.slots
 	}
-	w := c.keyCovariance(false)
-	w[bench.Plain] += n * (8*c.slots*touched + 14*touched*touched)
-	return w
+	return bench.Work{bench.Plain: 8 * c.slots * n * (touched + c.slots + met)}
 }
 
 // joint is svd.Joint for m rows in blocks of the heads' width.
@@ -214,27 +208,38 @@ func (c *counts) joint(m float64, dense bool) bench.Work {
 	switch left := m <= d; {
 	case left && dense:
 		w[bench.F64] += 2*m*d*d + 2*m*m*d
-		w.Add(1, leading(m, r, 2*m*m))
+		w.Add(1, leading(m, r, 2*m*m, bench.F64))
 		w[bench.F64] += 2 * r * m * d
 	case left:
-		w[bench.F64] += m * m * d
-		w.Add(1, leading(m, r, 2*m*m))
-		w[bench.F64] += 2 * r * m * d
+		kind := precision(m, r)
+		w[kind] += m * m * d
+		w.Add(1, leading(m, r, 2*m*m, kind))
+		w[kind] += 2 * r * m * d
 	case dense: // Cholesky factor, K, trace; products with L^T K L
 		w[bench.F64] += d*d*d/3 + m*d*d + 2*d*d*d
 		if direct(d, r) {
 			w[bench.F64] += 4 * d * d * d
 		}
-		w.Add(1, leading(d, r, 4*d*d))
+		w.Add(1, leading(d, r, 4*d*d, bench.F64))
 	default:
-		w[bench.F64] += m*d*d + 4*r*m*d
-		w.Add(1, leading(d, r, 2*d*d))
+		kind := precision(d, r)
+		w[kind] += m*d*d + 4*r*m*d
+		w.Add(1, leading(d, r, 2*d*d, kind))
 	}
+	w[bench.F64] += 2*r*r*d + r*r*r/3 + 2*m*d*r + 2*m*c.w*r // orthonormal latent, up-projections, what they capture
 	if dense {
-		w[bench.F64] += 2 * r * d * d
+		w[bench.F64] += 2*r*d*d + 2*r*r*d
 	}
-	w[bench.F64] += 2*(4*r*r*d+r*r*r/3) + 2*m*d*r + 2*m*c.w*r // orthonormal latent, up-projections, what they capture
 	return w
+}
+
+// precision is the type in which svd.Joint looks for r leading eigenvectors of order n under a diagonal metric, if not
+// nearly everything is kept.
+func precision(n, r float64) bench.Kind {
+	if n >= 512 && !direct(n, r) {
+		return bench.F32
+	}
+	return bench.F64
 }
 
 // direct says whether svd reduces a whole matrix of order n for r eigenpairs.
@@ -243,23 +248,32 @@ func direct(n, r float64) bool { return n <= 192 || 5*r >= 2*n }
 // leading is the r leading eigenpairs of a matrix of order n whose product with a vector takes so many operations:
 // a whole reduction to tridiagonal form, half of it in matrix-vector products, with divide and conquer and
 // back-transformation; or a Krylov space of about 2.4 r dimensions (2.0 to 2.5 on the layers of SmolLM2-135M), each new
-// vector made orthogonal twice, and four looks at its projection on the way.
-func leading(n, r, product float64) bench.Work {
+// vector made orthogonal to two blocks, to its own, and to all, and four looks at its projection on the way. The products
+// are of the given kind, F64 or F32.
+func leading(n, r, product float64, kind bench.Kind) bench.Work {
 	if direct(n, r) {
 		w := reduction(n)
 		w[bench.F64] += n*n*n + 2*r*n*n
 		return w
 	}
-	dim := min(n, 2.4*r)
-	w := bench.Work{bench.F64Thin: dim*product + 4*dim*dim*n + 256*n*dim}
+	thin := bench.F64Thin
+	if kind == bench.F32 {
+		thin = bench.F32Thin
+	}
+	dim, block := min(n, 2.4*r), max(16, min(64, r/8))
+	w := bench.Work{bench.F64Thin: 4 * block * n * dim}
+	w[thin] += dim*product + 2*dim*dim*n + 8*block*n*dim
 	w.Add(4, reduction(min(n, 2*r)))
-	w[bench.F64] += dim*dim*dim + 2*r*dim*dim + 2*r*dim*n
+	w[bench.F64] += dim*dim*dim + 2*r*dim*dim
+	w[kind] += 2 * r * dim * n
 	return w
 }
 
-// reduction of a symmetric matrix of order n to tridiagonal form.
+// reduction of a symmetric matrix of order n to tridiagonal form, by blocks of 32 rows; its products with vectors leave
+// triangles of order 64 to loops.
 func reduction(n float64) bench.Work {
-	return bench.Work{bench.F64: 2 * n * n * n / 3, bench.Shared: 2 * n * n * n / 3}
+	products := max(0, 2*n*n*n/3-64*n*n)
+	return bench.Work{bench.F64: 2*n*n*n/3 + 96*n*n, bench.F64Thin: products, bench.Shared: 2*n*n*n/3 - products}
 }
 
 // visible is how many keys a query of a window meets in products.
@@ -338,27 +352,25 @@ func (c *counts) candidates() bench.Work {
 	var w bench.Work
 	each := c.options.Candidates
 	for _, candidate := range each {
-		one := bench.Sum(c.start(candidate.Refine), c.fitted(candidate.Refine))
-		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), one)
+		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), bench.Sum(c.start(candidate.Refine), c.fitted()))
 	}
 	finalists := min(calibrate.Finalists, len(c.options.Candidates))
-	refined := c.options.Candidates[len(c.options.Candidates)-1].Refine // which ones they will be is not known
-	w.Add(float64(finalists), bench.Sum(c.sweep().Times(calibrate.FinalSweeps), c.fitted(refined)))
+	w.Add(float64(finalists), bench.Sum(c.sweep().Times(calibrate.FinalSweeps), c.fitted()))
 	return w
 }
 
 // start is mla.NewFit: slots, position-free keys of every head, the joint factorization in the mean metric.
 func (c *counts) start(refined bool) bench.Work {
 	d := c.d
-	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(refined, c.groups), c.positionFree(refined).Times(c.heads), c.phases().Times(c.heads), c.joint(2*c.q, true), c.fitUp())
+	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(c.groups), c.positionFree().Times(c.heads), c.phases(c.slots+c.pairs).Times(c.heads), c.joint(2*c.q, true), c.fitUp())
 	w[bench.Plain] += 8 * c.heads * d * d // means of the metrics
 	w[bench.F64] += c.heads*(2*c.w*d*d+4*c.w*c.w*d) + d*d*d/3
 	return w
 }
 
 // fitted is mla.Fit.Attention and its error on the held-out tokens.
-func (c *counts) fitted(refined bool) bench.Work {
-	w := bench.Sum(c.slotRows(refined, c.heads), c.mlaForward(c.hold))
+func (c *counts) fitted() bench.Work {
+	w := bench.Sum(c.slotRows(c.heads), c.mlaForward(c.hold))
 	w[bench.Plain] += 2*c.d*c.q + 2*c.heads*c.rank*c.d + 6*c.hold*c.d
 	return w
 }

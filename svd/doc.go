@@ -69,6 +69,10 @@
 // Q_i = W_i^T W_i and U the left singular vectors of the stack of W_i A_i L,
 // the stack of W_i Up_i Down is U U^T times the stack of W_i A_i.
 //
+// Large stacks under a diagonal C look for V_r in float32, where the energy that
+// is discarded bounds what its rounding can cost by a thousandth of it (see
+// single.go); Down, Up and the energies are computed in float64 from there.
+//
 //	IdentityMetric(n int) Metric
 //	DiagonalMetric(g []float64) Metric       C = diag(g)^2, Q = diag(g)^2
 //	FactorMetric(l Matrix) Metric            L L^T, L n x p

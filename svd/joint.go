@@ -24,7 +24,8 @@ type JointFactors struct {
 	Up   []Matrix // m_i x r for each block; columns from Rank on are zero
 
 	// Values are the computed leading eigenvalues of M, descending: at least
-	// min(r, order of M) of them. Their sum over all would be Total.
+	// min(r, order of M) of them. Their sum over all would be Total. They are to
+	// the precision of float32 where that is what found them; what follows is not.
 	Values    []float64
 	Total     float64 // sum_i tr(Q_i A_i C A_i^T)
 	Captured  float64 // sum_i tr(Q_i Up_i Up_i^T)

@@ -40,7 +40,9 @@ type matrix32 struct {
 	data       []float32
 }
 
-func newMatrix32(rows, cols int) matrix32 { return matrix32{rows, cols, make([]float32, rows*cols)} }
+func newMatrix32(rows, cols int) matrix32 {
+	return matrix32{rows, cols, blas.Zeros[float32](rows * cols)}
+}
 
 // slice is the view of rows [i, j).
 func (a matrix32) slice(i, j int) matrix32 {

@@ -16,7 +16,12 @@ type symv struct {
 	first   []int // first row of each task
 }
 
-const symvTasks = 8
+const (
+	symvTasks = 8
+	// symvStrip is the number of rows of a strip, which stays in cache from its
+	// product with a vector to that of its transpose. Tasks are whole strips.
+	symvStrip = 64
+)
 
 func newSymv(n int) *symv {
 	return &symv{partial: NewMatrix(symvTasks, n), first: make([]int, symvTasks+1)}
@@ -29,7 +34,7 @@ func (s *symv) multiply(e *blas.Engine, a Matrix, x, y []float64) {
 	tasks := min(max(n*n/2/perTask, 1), symvTasks)
 	for t := range tasks + 1 { // equal areas of the triangle
 		r := float64(n) * (1 - math.Sqrt(1-float64(t)/float64(tasks)))
-		s.first[t] = min(n, int(r)/4*4)
+		s.first[t] = min(n, int(r)/symvStrip*symvStrip)
 	}
 	s.first[tasks] = n
 	e.For(tasks, func(t int) {
@@ -46,13 +51,11 @@ func (s *symv) multiply(e *blas.Engine, a Matrix, x, y []float64) {
 }
 
 // symvRows adds to y what the rows of a, the first rows of an upper triangle,
-// contribute to A x. Strips of rows, small enough to stay in cache from their
-// product with x to that of their transpose, leave triangles on the diagonal.
+// contribute to A x: strips of rows, which leave triangles on the diagonal.
 func symvRows(e *blas.Engine, a Matrix, x, y []float64) {
-	const strip = 32
 	n := a.Cols
-	for i := 0; i < a.Rows; i += strip {
-		next := min(i+strip, a.Rows)
+	for i := 0; i < a.Rows; i += symvStrip {
+		next := min(i+symvStrip, a.Rows)
 		for r := i; r < next; r++ {
 			row := a.Row(r)
 			y[r] += row[r]*x[r] + dot(row[r+1:next], x[r+1:next])

@@ -5,3 +5,6 @@ package blas
 func mapHuge(int) []byte { return nil }
 
 func unmapHuge([]byte) {}
+
+// adviseHuge does nothing.
+func adviseHuge([]byte) {}

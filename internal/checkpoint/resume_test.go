@@ -355,3 +355,51 @@ func TestDamagedJournal(t *testing.T) {
 		}
 	}
 }
+
+// An identity that follows later counts from then on: what is left before it is begun again, what is left after it goes on.
+func TestPendingIdentity(t *testing.T) {
+	s := newScenario(t)
+	want := s.finished(t)
+	for _, identified := range []bool{false, true} {
+		t.Run(fmt.Sprint(identified), func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "out")
+			w, err := Create(out, s.layout, WriterOptions{Pending: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range s.units[0] {
+				if err := w.WriteTensor(name, s.values[name]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.MarkDone("unit 0", nil); err == nil {
+				t.Error("a unit was done without an identity")
+			}
+			if identified {
+				for _, err := range []error{w.Identify("one"), w.MarkDone("unit 0", []byte("payload of unit 0\x00"))} {
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if w.Identify("two") == nil {
+					t.Error("two identities")
+				}
+			}
+			if err := w.Abort(true); err != nil {
+				t.Fatal(err)
+			}
+			wantUnits := []string{"unit 2", "unit 1", "unit 0"}
+			if identified {
+				wantUnits = wantUnits[:2]
+				_, err := Create(out, s.layout, WriterOptions{Identity: "two", Resume: true})
+				wantError(t, err, Exists, "another recipe")
+			}
+			if did := s.resume(t, out); !slices.Equal(did, wantUnits) {
+				t.Errorf("did %q, want %q", did, wantUnits)
+			}
+			if got := readTree(t, out); !maps.Equal(got, want) {
+				t.Error("another output")
+			}
+		})
+	}
+}
