@@ -9,8 +9,8 @@ import (
 // Effort chooses how much time a calibration takes.
 type Effort string
 
-// The efforts: fast fits and refits each layer, balanced corrects all layers together afterwards, best does so for
-// longer.
+// The efforts: fast fits and refits each layer, balanced polishes six layers at a time and corrects all together
+// afterwards, best takes more steps and tokens for both.
 const (
 	Fast     Effort = "fast"
 	Balanced Effort = "balanced"
