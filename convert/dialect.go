@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
-	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
@@ -195,7 +194,7 @@ type matrix32 struct {
 func (b *buffer) zero(rows, cols int) matrix32 {
 	n := rows * cols
 	if cap(b.data) < n {
-		b.data = blas.Zeros[float32](n)
+		b.data = make([]float32, n)
 	}
 	b.data = b.data[:n]
 	clear(b.data)

@@ -50,7 +50,7 @@ func tridiagonalise(e *blas.Engine, c Matrix) (*tridiagonal, error) {
 	if stride%64 == 0 { // rows a multiple of 512 bytes apart share few cache sets
 		stride += 8
 	}
-	a := Matrix{Rows: n, Cols: n, Stride: stride, Data: blas.Zeros[float64](n * stride)}
+	a := Matrix{Rows: n, Cols: n, Stride: stride, Data: make([]float64, n*stride)}
 	transposeInto(a, c)
 	for i := range n {
 		scale(inv, a.Row(i)[i:])

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/blas/cblas128"
 	"gonum.org/v1/gonum/mat"
@@ -37,7 +36,7 @@ type CMatrix cblas128.General
 
 // NewMatrix returns a zero matrix of the given shape.
 func NewMatrix(rows, cols int) Matrix {
-	return Matrix{Rows: rows, Cols: cols, Stride: max(1, cols), Data: blas.Zeros[float64](rows * cols)}
+	return Matrix{Rows: rows, Cols: cols, Stride: max(1, cols), Data: make([]float64, rows*cols)}
 }
 
 // FromDense returns a view of d; the data is shared.

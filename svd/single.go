@@ -41,7 +41,7 @@ type matrix32 struct {
 }
 
 func newMatrix32(rows, cols int) matrix32 {
-	return matrix32{rows, cols, blas.Zeros[float32](rows * cols)}
+	return matrix32{rows, cols, make([]float32, rows*cols)}
 }
 
 // slice is the view of rows [i, j).

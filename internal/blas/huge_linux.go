@@ -35,12 +35,3 @@ func mapHuge(n int) []byte {
 
 // unmapHuge releases what mapHuge returned.
 func unmapHuge(b []byte) { _ = unix.MunmapPtr(unsafe.Pointer(&b[0]), uintptr(len(b))) }
-
-// adviseHuge asks for huge pages under the memory of b, as far as it fills some.
-// Where they are had already it does nothing.
-func adviseHuge(b []byte) {
-	skip := int(-uintptr(unsafe.Pointer(&b[0])) % hugePage)
-	if n := (len(b) - skip) / hugePage * hugePage; n > 0 {
-		_ = unix.Madvise(b[skip:skip+n], unix.MADV_HUGEPAGE)
-	}
-}
