@@ -9,7 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
 
@@ -52,11 +51,7 @@ func TestPlanIsExact(t *testing.T) {
 		}
 		decode(t, out.Bytes(), &made)
 
-		dst, err := checkpoint.Open(o.Out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer dst.Close()
+		dst := testmodel.OpenDir(t, o.Out)
 		if len(planned.Tensors) != len(dst.Names()) {
 			t.Errorf("%d tensors planned, %d written", len(planned.Tensors), len(dst.Names()))
 		}

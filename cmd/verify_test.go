@@ -17,7 +17,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
@@ -110,11 +109,7 @@ func TestVerifyPoor(t *testing.T) {
 // TestVerifySamples: the source writes other text for verify than for calibration, whatever the seeds.
 func TestVerifySamples(t *testing.T) {
 	source, _ := converted(t)
-	src, err := checkpoint.Open(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
+	src := testmodel.OpenDir(t, source)
 	m, err := arch.Parse(src.Config())
 	if err != nil {
 		t.Fatal(err)
@@ -161,11 +156,7 @@ func TestVerifySamples(t *testing.T) {
 // TestCheckHashes: files that changed, came or went are each told apart.
 func TestCheckHashes(t *testing.T) {
 	source, target := converted(t)
-	src, err := checkpoint.Open(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
+	src := testmodel.OpenDir(t, source)
 	silent := ui.NewProgress(nil, true)
 	for name, c := range map[string]struct {
 		change func(sums map[string]string)

@@ -11,6 +11,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
@@ -165,11 +166,7 @@ func engineOutput(t *testing.T, m *arch.MLA, a *mla.Attention, gamma []float64, 
 		t.Fatal(err)
 	}
 
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
+	src := testmodel.OpenDir(t, dir)
 	parsed, err := arch.ParseMLA(src.Config())
 	if err != nil {
 		t.Fatal(err)

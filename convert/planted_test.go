@@ -130,11 +130,7 @@ func logitDifference(t *testing.T, src *checkpoint.Source, out string, slots *ml
 	}
 	b := a
 	if slots == nil {
-		converted, err := checkpoint.Open(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer converted.Close()
+		converted := testmodel.OpenDir(t, out)
 		target, err := arch.ParseMLA(converted.Config())
 		if err != nil {
 			t.Fatal(err)

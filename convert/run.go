@@ -101,15 +101,16 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	outer := ctx
 	ctx, cancel := context.WithCancel(outer)
 	r.identified = make(chan struct{})
-	go func() {
-		defer close(r.identified)
-		if !beside {
-			return
-		}
-		if r.unidentified = r.identify(ctx, record); r.unidentified != nil {
-			cancel() // there is no use in going on
-		}
-	}()
+	if beside {
+		go func() {
+			defer close(r.identified)
+			if r.unidentified = r.identify(ctx, record); r.unidentified != nil {
+				cancel() // there is no use in going on
+			}
+		}()
+	} else {
+		close(r.identified)
+	}
 	defer func() {
 		cancel()
 		<-r.identified
@@ -298,7 +299,8 @@ type prepared struct {
 	RopeTheta float64 `json:"rope_theta"`
 }
 
-// prepare runs the converter's preparation, which free of data is nothing, or where no layer needs it any more takes its choices from the journal.
+// prepare runs the converter's preparation, which free of data is nothing, or where no layer needs it any more takes its
+// choices from the journal.
 func (r *run) prepare(ctx context.Context, jobs int) error {
 	if r.plan.Recipe.Calibration == nil {
 		return r.converter.prepare(ctx, blas.New(jobs), r.progress)
@@ -325,8 +327,6 @@ func (r *run) prepare(ctx context.Context, jobs int) error {
 // unit writes one unit of the output and enters it in the journal. What is only copied is copied beside the computation, so
 // that the disk is busy from the start.
 func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
-	var payload []byte
-	var record *Layer
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -334,23 +334,14 @@ func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 	defer cancel()
 	copied := make(chan error, 1)
 	go func() { copied <- r.copies(inner, u) }()
-	if u.layer >= 0 {
-		var err error
-		if record, err = r.attention(e, u); err != nil {
-			cancel()
-			<-copied
-			return err
-		}
-		// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
-		// layer's, so that both stand in memory.
-		runtime.GC()
-		if payload, err = json.Marshal(record); err != nil {
-			cancel()
-			<-copied
-			return fmt.Errorf("%s: %w", u.name, err)
-		}
+	record, payload, err := r.computes(e, u)
+	if err != nil {
+		cancel()
 	}
-	if err := <-copied; err != nil {
+	if failed := <-copied; err == nil {
+		err = failed
+	}
+	if err != nil {
 		return err
 	}
 	if <-r.identified; r.unidentified != nil {
@@ -368,6 +359,25 @@ func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
 		r.progress.Done(int64(r.done))
 	}
 	return nil
+}
+
+// computes converts and writes a unit's layer, if it has one, and returns its record, also as the journal keeps it.
+func (r *run) computes(e *blas.Engine, u *unit) (*Layer, []byte, error) {
+	if u.layer < 0 {
+		return nil, nil, nil
+	}
+	record, err := r.attention(e, u)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
+	// layer's, so that both stand in memory.
+	runtime.GC()
+	payload, err := json.Marshal(record)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", u.name, err)
+	}
+	return record, payload, nil
 }
 
 // copies writes the tensors of a unit that are as they were.

@@ -218,11 +218,7 @@ func TestRunOutput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dst, err := checkpoint.Open(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer dst.Close()
+		dst := testmodel.OpenDir(t, out)
 		parsed, err := arch.ParseMLA(dst.Config())
 		if err != nil {
 			t.Fatal(err)
@@ -303,11 +299,7 @@ func TestKeepCopiesBytes(t *testing.T) {
 	if _, err := run1(t, context.Background(), src, recipe(12, 8, DTypeKeep), RunOptions{Out: out}); err != nil {
 		t.Fatal(err)
 	}
-	dst, err := checkpoint.Open(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dst.Close()
+	dst := testmodel.OpenDir(t, out)
 	for _, name := range []string{"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight", "model.layers.2.mlp.down_proj.weight", "model.layers.1.self_attn.o_proj.weight"} {
 		a, _ := src.Get(name)
 		b, _ := dst.Get(name)

@@ -67,8 +67,7 @@ func axpy(alpha float64, x, y []float64) {
 }
 
 // Syrk computes C <- alpha A A^T + beta C, or alpha A^T A + beta C if trans;
-// both triangles of C are written. A nil engine means the
-// shared one.
+// both triangles of C are written. A nil engine means the shared one.
 func Syrk(e *blas.Engine, trans bool, alpha float64, a Matrix, beta float64, c Matrix) {
 	n, k := a.Rows, a.Cols
 	if trans {

@@ -232,10 +232,7 @@ func (s *krylov) project(v Matrix, first int) Matrix {
 		product32(s.e, false, c, known).addTo(v, -1)
 		return c.widened()
 	}
-	known := s.basis.Slice(first, s.size, 0, s.g.n)
-	c := Product(s.e, false, true, v, known)
-	Gemm(s.e, false, false, -1, c, known, 1, v)
-	return c
+	return takeOff(s.e, v, s.basis.Slice(first, s.size, 0, s.g.n))
 }
 
 // combine returns Z basis, for the rows of the basis in T.

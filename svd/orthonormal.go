@@ -10,10 +10,10 @@ import (
 
 // orthonormaliseRows makes the rows of v orthonormal, and orthogonal to those
 // whose span project takes off them (none if it is nil), in passes of
-// projection and CholeskyQR until a pass changes little. Rows that depend on others are replaced by random ones:
-// that is how a Krylov space grows when the operator has no more to say about
-// it, as with the identity. The first projection is left out if it has been
-// done.
+// projection and CholeskyQR until a pass changes little. Rows that depend on
+// others are replaced by random ones: that is how a Krylov space grows when the
+// operator has no more to say about it, as with the identity. The first
+// projection is left out if it has been done.
 func orthonormaliseRows(e *blas.Engine, project func(v Matrix), v Matrix, projected bool, rng *rand.Rand) error {
 	const passes = 8 // two suffice unless random rows come in
 	for pass := range passes {
@@ -76,4 +76,12 @@ func fillRandom(rng *rand.Rand, a Matrix) {
 			row[j] = rng.NormFloat64()
 		}
 	}
+}
+
+// takeOff takes off the rows of v what the orthonormal rows of known span, and
+// returns its coefficients.
+func takeOff(e *blas.Engine, v, known Matrix) Matrix {
+	c := Product(e, false, true, v, known)
+	Gemm(e, false, false, -1, c, known, 1, v)
+	return c
 }

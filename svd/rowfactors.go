@@ -100,7 +100,7 @@ func (f *rowFactors) orthogonalise() error {
 	}
 	if useful < r {
 		known := small.Slice(0, useful, 0, r)
-		project := func(v Matrix) { Gemm(f.e, false, false, -1, Product(f.e, false, true, v, known), known, 1, v) }
+		project := func(v Matrix) { takeOff(f.e, v, known) }
 		if err := orthonormaliseRows(f.e, project, small.Slice(useful, r, 0, r), false, rng); err != nil {
 			return err
 		}

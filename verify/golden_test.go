@@ -11,8 +11,8 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
-	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 	"github.com/mlaconvert/mlaconvert/internal/tokens"
 )
 
@@ -22,11 +22,7 @@ func TestGolden(t *testing.T) {
 	for _, name := range []string{"gqa", "mha"} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join("..", "testdata", name)
-			src, err := checkpoint.Open(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer src.Close()
+			src := testmodel.OpenDir(t, dir)
 			m, err := arch.Parse(src.Config())
 			if err != nil {
 				t.Fatal(err)

@@ -37,17 +37,14 @@ func DefaultTokens(effort Effort) int {
 	return 40960
 }
 
-// correctionRate is the learning rate of the correction of all layers, as a share of each tensor's spread, that is tried
-// first. Small models bear it; SmolLM2-135M takes a ninth of it.
-const correctionRate = 2.7e-3
+// firstRate is the learning rate of the polish and of the correction of all layers that is tried first, as a share of each
+// tensor's spread. Small models bear it; SmolLM2-135M takes a ninth of it.
+const firstRate = 2.7e-3
 
 // matching is the weight of the residual streams' drift in the correction. A token's divergence is one number, its drift
 // one behind every layer: with it 60 steps bring what 240 do without (babyllama, 16+32: divergence 0.0572 -> 0.0401
 // against 0.0444; without and 240 steps 0.0406; weights of 1 and 20: 0.0415 and 0.0405).
 const matching = 5
-
-// polishRate is the learning rate of the polish that is tried first.
-const polishRate = correctionRate
 
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
@@ -55,12 +52,12 @@ func Preset(effort Effort, pairs, slots int) Options {
 	o.Neutral = Neutral{Tokens: 16384, Steps: 100}
 	switch effort {
 	case Balanced:
-		o.Polish = Polish{Descent: Descent{Steps: 30, Sequences: 2, Rate: polishRate}, Layers: 6, EarlySteps: 100}
-		o.Distill = Distill{Descent: Descent{Steps: 60, Sequences: 2, Rate: correctionRate}, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 30, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 100}
+		o.Distill = Distill{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: polishRate}, Layers: 6, EarlySteps: 400}
-		o.Distill = Distill{Descent: Descent{Steps: 160, Sequences: 2, Rate: correctionRate}, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 400}
+		o.Distill = Distill{Descent: Descent{Steps: 160, Sequences: 2, Rate: firstRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

@@ -15,8 +15,8 @@ import (
 // folder holds nothing but the output, and the file is also the lock of both: see lockFile.
 //
 // Every line is a JSON object {"sum":CRC-32C of the entry's bytes,"entry":{...}}. The first entry is a journalHeader, which
-// may leave its identity to a second one, each later one a journalUnit, appended and synced after the unit's data. What follows the first line that is torn or damaged
-// does not count: those units are done again.
+// may leave its identity to a second one, each later one a journalUnit, appended and synced after the unit's data. What
+// follows the first line that is torn or damaged does not count: those units are done again.
 type journal struct {
 	f    *os.File
 	path string

@@ -50,11 +50,7 @@ func writeModel(t *testing.T, m *testmodel.Model, files map[string]string) *chec
 			t.Fatal(err)
 		}
 	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
+	src := testmodel.OpenDir(t, dir)
 	return src
 }
 

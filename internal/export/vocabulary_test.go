@@ -210,11 +210,7 @@ func TestHostileTokenizerFiles(t *testing.T) {
 	if err := testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1).Write(dir, 1); err != nil {
 		t.Fatal(err)
 	}
-	src, err := checkpoint.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
+	src := testmodel.OpenDir(t, dir)
 	_, err = NewPlan(src, Options{})
 	wantError(t, err, checkpoint.Unsupported, "tokenizer.json", "no such file")
 	outside := filepath.Join(t.TempDir(), "secret")

@@ -160,6 +160,12 @@ func (m *Model) Open(t testing.TB) *checkpoint.Source {
 	if err := m.Write(dir, 1); err != nil {
 		t.Fatal(err)
 	}
+	return OpenDir(t, dir)
+}
+
+// OpenDir opens the checkpoint in a folder until the test ends.
+func OpenDir(t testing.TB, dir string) *checkpoint.Source {
+	t.Helper()
 	src, err := checkpoint.Open(dir)
 	if err != nil {
 		t.Fatal(err)
