@@ -85,8 +85,7 @@ func (o *adam) step(e *blas.Engine, share float64) {
 	}
 }
 
-// schedule is the share of the learning rate at a step: ten steps of warm-up, then half a cosine down to 2 %.
+// schedule is the share of the learning rate at a step: ten steps of warm-up, and in the last quarter down to nothing.
 func schedule(step, steps int) float64 {
-	warm := math.Min(1, float64(step+1)/10)
-	return warm * (0.5*(1+math.Cos(math.Pi*float64(step)/float64(steps))) + 0.02)
+	return math.Min(1, math.Min(float64(step+1)/10, 4*(1-float64(step)/float64(steps))))
 }

@@ -56,8 +56,8 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Distill = Distill{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 400}
-		o.Distill = Distill{Descent: Descent{Steps: 160, Sequences: 2, Rate: firstRate}, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 300}
+		o.Distill = Distill{Descent: Descent{Steps: 400, Sequences: 2, Rate: firstRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

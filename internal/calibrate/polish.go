@@ -6,9 +6,9 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/model"
 )
 
-// polish moves the given layers, which begin with number first, down the gradient of the drift behind each of them, from
-// the streams before the first. The streams behind the last and the reports follow.
-func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, reports []LayerReport, train, hold *streams) error {
+// polish moves the given layers, which begin with number first, down the gradient of the drift behind each of them. before
+// are the held-out streams before the first; the streams behind the last and the reports follow.
+func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, reports []LayerReport, before *streams, train, hold *course) error {
 	t, err := newDescent(r.engine, r.net, first, layers, train, hold)
 	if err != nil {
 		return err
@@ -19,41 +19,48 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	if first == 0 {
 		o.Steps = r.options.Polish.EarlySteps
 	}
+	if r.rate > 0 {
+		o.Rate = r.rate
+	}
 	t.tell = r.teller("polish", first, o.Steps)
-	if err := t.run(ctx, o, r.options.Seed+uint64(first)); err != nil {
+	rate, err := t.run(ctx, o, r.options.Seed+uint64(first))
+	if err != nil {
 		return err
 	}
-	r.train.converted = train.converted
-	for i := range layers {
-		b := t.converted(i)
-		b.Forward(r.engine, &train.batch, train.converted)
-		source := r.data(t.blocks[i], hold)
-		r.attend(layers[i], source)
-		reports[i].Polish = relativeError(source.converted, source.target, source.weights)
-		reports[i].Drift = r.advance(t.blocks[i], hold, source)
+	if first == 0 {
+		r.rate = rate
 	}
-	r.hold.converted = hold.converted
+	r.train.converted = train.start
+	r.hold.converted = before.converted
+	for i := range layers {
+		t.converted(i, layers[i]).Forward(r.engine, &train.batch, train.start)
+		held := r.data(t.blocks[i], before)
+		r.attend(layers[i], held)
+		reports[i].Polish = relativeError(held.converted, held.target, held.weights)
+		reports[i].Drift = r.advance(t.blocks[i], before, held)
+	}
 	return nil
 }
 
-// correct moves all layers down the gradient of the divergence of the logits together with that of the drift behind each.
-func (r *run) correct(ctx context.Context, layers []*model.MLA) error {
-	end := r.hold.source
-	var err error
-	if r.train, err = newStreams(r.net, r.train.batch); err != nil {
-		return err
-	}
-	if r.hold, err = newStreams(r.net, r.hold.batch); err != nil {
-		return err
-	}
-	t, err := newDescent(r.engine, r.net, 0, layers, r.train, r.hold)
+// correct moves all layers down the gradient of the divergence of the logits together with that of the drift.
+func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]float32) error {
+	o := r.options.Distill
+	t, err := newDescent(r.engine, r.net, 0, layers, &course{batch: r.train.batch, behind: train}, &course{batch: r.hold.batch, behind: hold})
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	o := r.options.Distill
-	t.matching, t.end, t.tell = o.Matching, end, r.teller("distill", 0, o.Steps)
-	return t.run(ctx, o.Descent, r.options.Seed)
+	for _, c := range []*course{t.train, t.hold} {
+		if c.start, err = r.net.Embed(&c.batch); err != nil {
+			return err
+		}
+	}
+	t.matching, t.logits, t.tell = o.Matching, true, r.teller("distill", 0, o.Steps)
+	if r.rate > 0 {
+		o.Rate = r.rate
+	}
+	_, err = t.run(ctx, o.Descent, r.options.Seed)
+	return err
 }
 
 // teller tells of the steps of a descent.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/internal/vec"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
@@ -28,7 +29,8 @@ type layerData struct {
 	// output is the source's attention output, target the same plus the drift of the residual stream, converted the
 	// converted attention's and heads the input of its output projection [tokens, Heads*VDim].
 	output, target, converted, heads []float32
-	weights                          []float64
+	// weights are how much the tokens count; those that have drifted far count less.
+	weights []float64
 }
 
 // run is the state of a calibration between layers.
@@ -37,6 +39,8 @@ type run struct {
 	net         *model.Network
 	options     Options
 	train, hold *streams
+	// rate is the learning rate that passed its trial in the first descent and is the first one in the others; 0 before.
+	rate float64
 }
 
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
@@ -55,15 +59,16 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		return nil, nil, err
 	}
 	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
-	together := 1
-	if o.Polish.Steps > 0 {
-		together = max(1, o.Polish.Layers)
-	}
+	together, descends := max(1, o.Polish.Layers), o.Polish.Steps > 0 || o.Distill.Steps > 0
+	// The source's streams behind the layers, for the descents: of all layers that are polished together, and behind the
+	// last of them for the correction.
+	train, hold := make([][]float32, net.Layers), make([][]float32, net.Layers)
 	for first := 0; first < net.Layers; first += together {
 		last := min(first+together, net.Layers)
-		var train, hold *streams
+		var start []float32
+		var before *streams
 		if o.Polish.Steps > 0 {
-			train, hold = r.train.clone(), r.hold.clone()
+			start, before = slices.Clone(r.train.converted), r.hold.clone()
 		}
 		for layer := first; layer < last; layer++ {
 			if err := ctx.Err(); err != nil {
@@ -74,16 +79,26 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 				return nil, nil, fmt.Errorf("layer %d: %w", layer, err)
 			}
 			layers[layer], reports[layer] = a, *report
+			if descends {
+				train[layer], hold[layer] = slices.Clone(r.train.source), slices.Clone(r.hold.source)
+			}
 			r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
 		}
 		if o.Polish.Steps > 0 {
-			if err := r.polish(ctx, first, layers[first:last], reports[first:last], train, hold); err != nil {
+			see, decide := &course{r.train.batch, start, train[first:last]}, &course{r.hold.batch, before.converted, hold[first:last]}
+			if err := r.polish(ctx, first, layers[first:last], reports[first:last], before, see, decide); err != nil {
 				return nil, nil, fmt.Errorf("layers %d to %d: %w", first, last-1, err)
 			}
 		}
+		done := last
+		if o.Distill.Steps > 0 {
+			done--
+		}
+		clear(train[first:done])
+		clear(hold[first:done])
 	}
 	if o.Distill.Steps > 0 {
-		if err := r.correct(ctx, layers); err != nil {
+		if err := r.correct(ctx, layers, train, hold); err != nil {
 			return nil, nil, err
 		}
 		if err := r.measureDrift(layers, reports); err != nil {
@@ -177,6 +192,14 @@ func (r *run) data(block *model.Block, s *streams) *layerData {
 	for i, v := range t.output {
 		t.target[i] = v + s.source[i] - s.converted[i]
 	}
+	d := block.Hidden
+	r.engine.For(n, func(k int) {
+		drift := make([]float32, d)
+		copy(drift, s.converted[k*d:(k+1)*d])
+		vec.Axpy(-1, s.source[k*d:(k+1)*d], drift)
+		_, slope := soften(float64(vec.SumSquares(drift))/math.Max(float64(vec.SumSquares(s.source[k*d:(k+1)*d])), 1e-30), softDrift)
+		t.weights[k] *= slope
+	})
 	return t
 }
 

@@ -3,6 +3,7 @@ package model
 import (
 	"math"
 
+	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
@@ -80,13 +81,31 @@ func (a *MLA) ToAttention() *mla.Attention {
 	return m
 }
 
+// learned are the float32 weights that a gradient descent moves.
+func (a *MLA) learned() [5][]float32 {
+	return [5][]float32{a.Q.F32, a.KVDown.F32, a.KVUp.F32, a.O.F32, a.OBias}
+}
+
 // CopyWeights sets the float32 weights of a to those of b, which has the same shape.
 func (a *MLA) CopyWeights(b *MLA) {
-	copy(a.Q.F32, b.Q.F32)
-	copy(a.KVDown.F32, b.KVDown.F32)
-	copy(a.KVUp.F32, b.KVUp.F32)
-	copy(a.O.F32, b.O.F32)
-	copy(a.OBias, b.OBias)
+	from := b.learned()
+	for i, to := range a.learned() {
+		copy(to, from[i])
+	}
+}
+
+// Approach moves the float32 weights of a by the given share of the way to those of b, which has the same shape.
+func (a *MLA) Approach(e *blas.Engine, b *MLA, share float32) {
+	const chunk = 1 << 14
+	from := b.learned()
+	for i, to := range a.learned() {
+		e.For((len(to)+chunk-1)/chunk, func(k int) {
+			lo, hi := k*chunk, min(len(to), (k+1)*chunk)
+			for j, v := range from[i][lo:hi] {
+				to[lo+j] += share * (v - to[lo+j])
+			}
+		})
+	}
 }
 
 // Clone returns a copy whose weights can be changed.
