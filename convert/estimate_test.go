@@ -33,6 +33,7 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"more rows than columns", testmodel.Shape{Hidden: 256, Intermediate: 64, Heads: 8, KVHeads: 8, HeadDim: 32}, 129, 32, nil, false},
 		{"fast", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 16, calibrated(calibrate.Fast), false},
 		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast), false},
+		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
 		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
 	} {
