@@ -21,7 +21,7 @@ type benchOptions struct {
 	Source string // "" for the machine alone
 	Recipe convert.Recipe
 	Tokens int // 0 for as many as the effort needs
-	Jobs   int // 0 for as many as are useful and fit
+	Jobs   int // as for convert
 	Time   time.Duration
 	JSON   bool
 }
@@ -51,7 +51,7 @@ converted. With SRC a file of 64 MiB is written to the working directory, where 
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank of the estimate, as for convert")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", "qk_rope_head_dim of the estimate, as for convert")
 	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", "calibration tokens of the estimate, as for convert")
-	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once in the estimate (default: as for convert)")
+	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "processors, and layers at once, in the estimate (default: as for convert)")
 	f.DurationVar(&o.Time, "time", o.Time, "measure each figure for this long")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
 	return c
@@ -89,12 +89,16 @@ func runBench(ctx context.Context, o benchOptions, s Streams) error {
 	if r.Result, err = bench.Measure(ctx, measure); err != nil {
 		return err
 	}
+	threads := r.Threads
+	if o.Jobs > 0 {
+		threads = min(threads, o.Jobs)
+	}
 	for i, p := range plans {
 		e := estimate{Conversion: convert.DataFree, Jobs: jobs[i], PeakMemoryBytes: p.PeakMemory(jobs[i])}
 		if c := p.Recipe.Calibration; c != nil {
 			e.Conversion = string(c.Effort)
 		}
-		e.Phases = p.Estimate(&r.Machine, jobs[i])
+		e.Phases = p.Estimate(&r.Machine, threads, jobs[i])
 		for _, phase := range e.Phases {
 			e.Seconds += phase.Seconds
 		}

@@ -26,15 +26,15 @@ type PhaseTime struct {
 	Work bench.Work `json:"work"`
 }
 
-// Estimate returns how long the phases of the conversion are expected to take on a machine of the given rates, with so
-// many layers at once.
-func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
-	engines := min(jobs, p.Source.Layers)
+// Estimate returns how long the phases of the conversion are expected to take on a machine of the given rates, on so many
+// of its threads and with so many layers at once.
+func (p *Plan) Estimate(m *bench.Machine, threads, jobs int) []PhaseTime {
+	engines := min(jobs, threads, p.Source.Layers)
 	var out []PhaseTime
 	for _, phase := range p.Phases() {
-		rates := m.Engine(jobs)
+		rates := m.Engine(threads)
 		if phase.Layers {
-			rates = m.SideBySide(engines, max(1, m.Threads/jobs))
+			rates = m.SideBySide(engines, max(1, threads/jobs))
 		}
 		out = append(out, PhaseTime{phase.Name, rates.Seconds(phase.Work), phase.Work})
 	}
