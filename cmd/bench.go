@@ -68,15 +68,15 @@ type benchReport struct {
 // estimate is what one way to convert the source is expected to take.
 type estimate struct {
 	// Conversion is "data-free" or the effort of a calibration.
-	Conversion      string              `json:"conversion"`
-	Jobs            int                 `json:"jobs"`
+	Conversion string `json:"conversion"`
+	convert.Schedule
 	Seconds         float64             `json:"seconds"`
 	PeakMemoryBytes int64               `json:"peak_memory_bytes"`
 	Phases          []convert.PhaseTime `json:"phases"`
 }
 
 func runBench(ctx context.Context, o benchOptions, s Streams) error {
-	plans, jobs, closeSource, err := o.plans(ctx)
+	plans, schedules, closeSource, err := o.plans(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,11 +94,11 @@ func runBench(ctx context.Context, o benchOptions, s Streams) error {
 		threads = min(threads, o.Jobs)
 	}
 	for i, p := range plans {
-		e := estimate{Conversion: convert.DataFree, Jobs: jobs[i], PeakMemoryBytes: p.PeakMemory(jobs[i])}
+		e := estimate{Conversion: convert.DataFree, Schedule: schedules[i], PeakMemoryBytes: p.PeakMemory(schedules[i])}
 		if c := p.Recipe.Calibration; c != nil {
 			e.Conversion = string(c.Effort)
 		}
-		e.Phases = p.Estimate(&r.Machine, threads, jobs[i])
+		e.Phases = p.Estimate(&r.Machine, threads, schedules[i].Jobs)
 		for _, phase := range e.Phases {
 			e.Seconds += phase.Seconds
 		}
@@ -110,9 +110,9 @@ func runBench(ctx context.Context, o benchOptions, s Streams) error {
 	return r.print(s.Out)
 }
 
-// plans are the conversions to estimate, with their jobs: none without a source, else the data-free one and one for each
+// plans are the conversions to estimate, with their schedules: none without a source, else the data-free one and one for each
 // effort.
-func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, jobs []int, closeSource func(), err error) {
+func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, schedules []convert.Schedule, closeSource func(), err error) {
 	closeSource = func() {}
 	if o.Source == "" {
 		return nil, nil, closeSource, nil
@@ -142,9 +142,9 @@ func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, jobs [
 			return nil, nil, nil, err
 		}
 		opened = append(opened, j)
-		plans, jobs = append(plans, j.plan), append(jobs, j.jobs)
+		plans, schedules = append(plans, j.plan), append(schedules, j.schedule)
 	}
-	return plans, jobs, closeSource, nil
+	return plans, schedules, closeSource, nil
 }
 
 func (r *benchReport) print(w io.Writer) error {

@@ -60,7 +60,7 @@ func TestPhasesCountProducts(t *testing.T) {
 				t.Logf("%-32s f64 %.4g f32 %.4g", phase.Name, phase.Work[bench.F64]+phase.Work[bench.F64Thin], float32Work(phase.Work))
 			}
 			f32, f64 := blas.Flops()
-			if _, err := Run(context.Background(), p, RunOptions{Out: t.TempDir() + "/out", SourcePath: src.Dir(), Version: "test", Jobs: 1, Progress: watcher{}}); err != nil {
+			if _, err := Run(context.Background(), p, RunOptions{Out: t.TempDir() + "/out", SourcePath: src.Dir(), Version: "test", Schedule: Schedule{Jobs: 1}, Progress: watcher{}}); err != nil {
 				t.Fatal(err)
 			}
 			after32, after64 := blas.Flops()

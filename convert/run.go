@@ -35,9 +35,9 @@ type RunOptions struct {
 	Version string
 	// Force replaces an output that exists, Resume continues an unfinished one.
 	Force, Resume bool
-	// Jobs is the number of layers at once, at least 1. Each takes its share of GOMAXPROCS processors; a calibration, which
+	// Schedule is what is in memory at once. Each of its jobs takes its share of GOMAXPROCS processors; a calibration, which
 	// comes before, takes them all.
-	Jobs     int
+	Schedule Schedule
 	Progress Progress
 	// Calibration is the token sequences of a calibration file; nil lets the source write its own.
 	Calibration [][]int
@@ -132,7 +132,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.convert(ctx, o.Jobs); err != nil {
+	if err := r.convert(ctx, o.Schedule.Jobs); err != nil {
 		return nil, err
 	}
 	if <-r.identified; r.unidentified != nil {
