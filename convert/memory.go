@@ -194,7 +194,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 4*t*7*d + 4*l*a + 4*int64(heldOut(windows)*window)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit) + forward
 	if o.Polish.Steps > 0 {
-		together := int64(o.Polish.Layers)
+		together := min(int64(o.Polish.Layers), l)
 		kept := int64(window) * together * (6*d + states + 2*f)
 		fitting += 4 * t * 2 * d
 		phase("polishing", together, 4*(6*t*d+l*a+4*together*a+kept)+forward)
