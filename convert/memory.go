@@ -130,6 +130,7 @@ func (m *phaseMemory) bytes() int64 {
 //	fitting     4 t 7 d                  both streams; inputs, outputs and targets of a layer
 //	            8 (2 H m^2 + c (q m + 2 m^2 + 2 q r)) + 4 n (q + 2 k + m)  the metrics of all heads; keys, mean metrics and
 //	                                     up-projections of the c factorizations held; projections of n tokens
+//	            4 c a + 16 d H rope + ...  their attention in float32, and two of them on the way there, in float64
 //	            or 4 t (d + q)           outputs of the converted attention and of its heads, with the normal equations
 //	            8 d (2 q + 2 k)          the source's attention
 //	            4 t 2 d                  both streams before the layers that are polished together, where they are
@@ -190,7 +191,8 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	}
 	order := int64(mla.MetricWidth(m.Hidden, int(kv), int(rank)))
 	metrics := 8*(2*heads*order*order+d*d+int64(calibrate.Finalists+2)*(q*order+2*order*order+2*q*rank)) +
-		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + 4*int64(calibrate.Finalists)*a
+		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + int64(calibrate.Finalists)*4*a +
+		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 4*t*7*d + 4*l*a + 4*int64(heldOut(windows)*window)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit) + forward
 	if o.Polish.Steps > 0 {
