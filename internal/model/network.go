@@ -214,7 +214,7 @@ func logitRows(vocab int) int { return max(1, min(256, 16<<20/vocab)) }
 // Logits calls visit with slices of the logits of the residual streams x [rows, Hidden]: logits [m, Vocab] of rows lo to
 // lo+m-1, valid during the call.
 func (n *Network) Logits(e *blas.Engine, rows int, x []float32, visit func(lo, m int, logits []float32)) {
-	step := logitRows(n.Vocab)
+	step := min(rows, logitRows(n.Vocab))
 	h := make([]float32, step*n.Hidden)
 	out := make([]float32, step*n.Vocab)
 	for lo := 0; lo < rows; lo += step {
