@@ -79,7 +79,8 @@ func (f *Fit) Sweep(n int) error {
 	return nil
 }
 
-// Attention is the layer as factorized so far. The constant part of the value error goes into its output bias exactly.
+// Attention is the layer as factorized so far. The constant part of the value error goes into its output bias exactly, in a
+// basis that of the values there.
 func (f *Fit) Attention() *Attention {
 	s, p, basis := f.source, &f.problem, f.statistics.Basis
 	keyRows := f.keyRows
