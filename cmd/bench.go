@@ -21,7 +21,7 @@ type benchOptions struct {
 	Source string // "" for the machine alone
 	Recipe convert.Recipe
 	Tokens int // 0 for as many as the effort needs
-	Jobs   int // 0 for as many as are useful and fit
+	Jobs   int // as for convert
 	Time   time.Duration
 	JSON   bool
 }
@@ -51,7 +51,7 @@ converted. With SRC a file of 64 MiB is written to the working directory, where 
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank of the estimate, as for convert")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", "qk_rope_head_dim of the estimate, as for convert")
 	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", "calibration tokens of the estimate, as for convert")
-	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "layers at once in the estimate (default: as for convert)")
+	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "processors, and layers at once, in the estimate (default: as for convert)")
 	f.DurationVar(&o.Time, "time", o.Time, "measure each figure for this long")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
 	return c
@@ -68,15 +68,15 @@ type benchReport struct {
 // estimate is what one way to convert the source is expected to take.
 type estimate struct {
 	// Conversion is "data-free" or the effort of a calibration.
-	Conversion      string              `json:"conversion"`
-	Jobs            int                 `json:"jobs"`
+	Conversion string `json:"conversion"`
+	convert.Schedule
 	Seconds         float64             `json:"seconds"`
 	PeakMemoryBytes int64               `json:"peak_memory_bytes"`
 	Phases          []convert.PhaseTime `json:"phases"`
 }
 
 func runBench(ctx context.Context, o benchOptions, s Streams) error {
-	plans, jobs, closeSource, err := o.plans(ctx)
+	plans, schedules, closeSource, err := o.plans(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,12 +89,16 @@ func runBench(ctx context.Context, o benchOptions, s Streams) error {
 	if r.Result, err = bench.Measure(ctx, measure); err != nil {
 		return err
 	}
+	threads := r.Threads
+	if o.Jobs > 0 {
+		threads = min(threads, o.Jobs)
+	}
 	for i, p := range plans {
-		e := estimate{Conversion: convert.DataFree, Jobs: jobs[i], PeakMemoryBytes: p.PeakMemory(jobs[i])}
+		e := estimate{Conversion: convert.DataFree, Schedule: schedules[i], PeakMemoryBytes: p.PeakMemory(schedules[i])}
 		if c := p.Recipe.Calibration; c != nil {
 			e.Conversion = string(c.Effort)
 		}
-		e.Phases = p.Estimate(&r.Machine, jobs[i])
+		e.Phases = p.Estimate(&r.Machine, threads, schedules[i].Jobs)
 		for _, phase := range e.Phases {
 			e.Seconds += phase.Seconds
 		}
@@ -106,9 +110,9 @@ func runBench(ctx context.Context, o benchOptions, s Streams) error {
 	return r.print(s.Out)
 }
 
-// plans are the conversions to estimate, with their jobs: none without a source, else the data-free one and one for each
+// plans are the conversions to estimate, with their schedules: none without a source, else the data-free one and one for each
 // effort.
-func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, jobs []int, closeSource func(), err error) {
+func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, schedules []convert.Schedule, closeSource func(), err error) {
 	closeSource = func() {}
 	if o.Source == "" {
 		return nil, nil, closeSource, nil
@@ -138,9 +142,9 @@ func (o *benchOptions) plans(ctx context.Context) (plans []*convert.Plan, jobs [
 			return nil, nil, nil, err
 		}
 		opened = append(opened, j)
-		plans, jobs = append(plans, j.plan), append(jobs, j.jobs)
+		plans, schedules = append(plans, j.plan), append(schedules, j.schedule)
 	}
-	return plans, jobs, closeSource, nil
+	return plans, schedules, closeSource, nil
 }
 
 func (r *benchReport) print(w io.Writer) error {

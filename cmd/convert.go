@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -51,7 +52,7 @@ func (o *convertOptions) AddFlags(c *cobra.Command) {
 	o.Calibration.AddFlags(c)
 	f.Var(sizeFlag(&o.Recipe.MaxShardBytes, "5GB"), "max-shard-size", "start a new weights file beyond this size")
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "processors to use, and layers at once (default: all processors, and as many layers as there is memory for)")
-	f.Var(sizeFlag(&o.Memory, ""), "memory", "keep below this peak memory, with fewer layers at once")
+	f.Var(sizeFlag(&o.Memory, ""), "memory", "keep below this peak memory, with fewer layers and tokens at once, and the source's weights read more often")
 	f.BoolVar(&o.Force, "force", false, "replace an output that exists")
 	f.BoolVar(&o.Resume, "resume", false, "continue an unfinished output")
 	f.BoolVar(&o.DryRun, "dry-run", false, "say what would be done, from the headers alone, and write nothing")
@@ -114,10 +115,10 @@ type convertReport struct {
 	WeightsBytes  int64           `json:"weights_bytes"`
 	Layers        []convert.Layer `json:"layers"`
 	ResumedLayers int             `json:"resumed_layers"`
-	Jobs          int             `json:"jobs"`
-	Seconds       float64         `json:"seconds"`
-	PeakRSSBytes  int64           `json:"peak_rss_bytes,omitempty"`
-	Warnings      []string        `json:"warnings"`
+	convert.Schedule
+	Seconds      float64  `json:"seconds"`
+	PeakRSSBytes int64    `json:"peak_rss_bytes,omitempty"`
+	Warnings     []string `json:"warnings"`
 	// Verification is what verify --json prints, with --verify.
 	Verification *verify.Result `json:"verification,omitempty"`
 }
@@ -139,17 +140,14 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	}
 	defer job.src.Close()
 	// A calibration that does not fit would be killed after an hour; --memory says that one wants to try all the same.
-	if have, need := availableMemory(), job.plan.PeakMemory(1); o.Memory == 0 && have > 0 && need > have && job.plan.Recipe.Calibration != nil {
-		return &checkpoint.Error{
-			Kind: checkpoint.NoSpace, Got: ui.FormatSize(have) + " of free memory", Want: ui.FormatSize(need) + " for the calibration",
-			Hint: "use fewer --calibration-tokens, --effort fast or --calibration none, or set --memory to try all the same",
-		}
+	if job.tooLarge != nil {
+		return job.tooLarge
 	}
 	if !o.Quiet {
 		printWarnings(s.Err, job.plan.Warnings)
 	}
 	outcome, err := convert.Run(ctx, job.plan, convert.RunOptions{
-		Out: o.Out, SourcePath: o.Source, Version: version(), Force: o.Force, Resume: o.Resume, Jobs: job.jobs, Progress: progress,
+		Out: o.Out, SourcePath: o.Source, Version: version(), Force: o.Force, Resume: o.Resume, Schedule: job.schedule, Progress: progress,
 		Calibration: job.calibration,
 	})
 	if err != nil {
@@ -159,7 +157,7 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	report := convertReport{
 		Schema: "mlaconvert.convert/1", Source: o.Source, Target: o.Out, Version: outcome.Record.Tool.Version,
 		Recipe: outcome.Record.Recipe, Cache: outcome.Record.Cache, Dialect: outcome.Record.Dialect, RopeError: outcome.Record.RopeError, DType: outcome.Record.DType,
-		WeightsBytes: job.plan.Layout.TotalBytes, Layers: outcome.Record.Layers, ResumedLayers: outcome.Resumed, Jobs: job.jobs,
+		WeightsBytes: job.plan.Layout.TotalBytes, Layers: outcome.Record.Layers, ResumedLayers: outcome.Resumed, Schedule: job.schedule,
 		Seconds: time.Since(start).Seconds(), PeakRSSBytes: peakMemory(), Warnings: append([]string{}, job.plan.Warnings...),
 	}
 	if !o.JSON && !o.Quiet {
@@ -233,9 +231,11 @@ var newProgress = func(w io.Writer, quiet bool) progress { return ui.NewProgress
 
 // job is a planned conversion.
 type job struct {
-	src  *checkpoint.Source
-	plan *convert.Plan
-	jobs int
+	src      *checkpoint.Source
+	plan     *convert.Plan
+	schedule convert.Schedule
+	// tooLarge says that a calibration does not fit into the memory that is free.
+	tooLarge error
 	// calibration is the tokens of a calibration file, nil without one.
 	calibration [][]int
 }
@@ -280,22 +280,34 @@ func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) 
 	if err != nil {
 		return nil, err
 	}
-	wanted := o.Jobs
+	j := &job{src: src, plan: plan, calibration: sequences}
+	wanted, free := o.Jobs, availableMemory()
 	if wanted == 0 {
 		wanted = runtime.GOMAXPROCS(0)
 		// Half of what is free: the prediction is none of what else will run. Where not even one layer fits, trying is up
 		// to the user.
-		if fit, err := plan.Jobs(wanted, availableMemory()/2); err == nil {
-			wanted = fit
+		if fit, err := plan.Schedule(wanted, free/2); err == nil {
+			wanted = fit.Jobs
 		} else {
 			wanted = 1
 		}
 	}
-	jobs, err := plan.Jobs(wanted, o.Memory)
-	if err != nil {
+	if j.schedule, err = plan.Schedule(wanted, o.Memory); err != nil {
 		return nil, err
 	}
-	return &job{src, plan, jobs, sequences}, nil
+	if o.Memory == 0 && plan.Recipe.Calibration != nil {
+		// A calibration that does not fit would be killed after an hour; --memory says that one wants to try all the same.
+		fit, err := plan.Schedule(wanted, free)
+		var full *checkpoint.Error
+		switch {
+		case err == nil:
+			j.schedule = fit
+		case errors.As(err, &full):
+			full.Hint = "set --memory to try all the same, or use fewer --calibration-tokens, --effort fast or --calibration none"
+			j.tooLarge = full
+		}
+	}
+	return j, nil
 }
 
 // defaultOut is NAME-mla in the working directory, NAME being that of the source's folder.

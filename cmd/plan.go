@@ -51,18 +51,18 @@ before it.`,
 
 // planReport is what plan --json prints.
 type planReport struct {
-	Schema          string             `json:"schema"`
-	Source          string             `json:"source"`
-	Target          string             `json:"target"`
-	Recipe          convert.Recipe     `json:"recipe"`
-	Cache           convert.Cache      `json:"cache"`
-	CacheBytes      cacheBytes         `json:"cache_bytes_per_token"`
-	Geometry        geometry           `json:"geometry"`
-	Dialect         string             `json:"dialect"`
-	RopeError       float64            `json:"rope_error,omitempty"`
-	SourceBytes     int64              `json:"source_weights_bytes"`
-	WeightsBytes    int64              `json:"weights_bytes"`
-	Jobs            int                `json:"jobs"`
+	Schema       string         `json:"schema"`
+	Source       string         `json:"source"`
+	Target       string         `json:"target"`
+	Recipe       convert.Recipe `json:"recipe"`
+	Cache        convert.Cache  `json:"cache"`
+	CacheBytes   cacheBytes     `json:"cache_bytes_per_token"`
+	Geometry     geometry       `json:"geometry"`
+	Dialect      string         `json:"dialect"`
+	RopeError    float64        `json:"rope_error,omitempty"`
+	SourceBytes  int64          `json:"source_weights_bytes"`
+	WeightsBytes int64          `json:"weights_bytes"`
+	convert.Schedule
 	PeakMemoryBytes int64              `json:"peak_memory_bytes"`
 	Warnings        []string           `json:"warnings"`
 	Spectrum        []convert.Spectrum `json:"spectrum,omitempty"`
@@ -117,7 +117,7 @@ func runPlan(ctx context.Context, o planOptions, s Streams) error {
 		}
 	}
 	if !o.HeadersOnly {
-		planned.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.jobs, progress)
+		planned.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.schedule.Jobs, progress)
 		progress.End()
 		if err != nil {
 			return err
@@ -143,7 +143,7 @@ func newPlanReport(job *job, o *convertOptions) *planReport {
 			HeadDim: m.HeadDim, SourceDType: p.DType.String(),
 			KVLoraRank: p.Target.Rank, QKNoPE: p.Target.NoPEDim, QKRope: p.Target.RopeDim, VHead: p.Target.VDim, DType: p.TargetDType().String(),
 		},
-		SourceBytes: p.SourceBytes, WeightsBytes: p.Layout.TotalBytes, Jobs: job.jobs, PeakMemoryBytes: p.PeakMemory(job.jobs),
+		SourceBytes: p.SourceBytes, WeightsBytes: p.Layout.TotalBytes, Schedule: job.schedule, PeakMemoryBytes: p.PeakMemory(job.schedule),
 		Warnings: slices.Concat([]string{}, p.Warnings), Ledger: p.Ledger, Files: p.Files,
 	}
 	if _, err := os.Lstat(o.Out); err == nil && !o.Force {
@@ -175,7 +175,7 @@ func (r *planReport) printHeaders(w io.Writer, p *convert.Plan) error {
 	fmt.Fprintf(t, "tensors\t%d: %d converted, %d copied, %d dropped; %d in the output\n",
 		len(r.Ledger), count[convert.Converted], count[convert.Copied], count[convert.Dropped], len(r.Tensors))
 	fmt.Fprintf(t, "weights\t%s in %d file(s)\n", ui.FormatSize(r.WeightsBytes), len(p.Layout.Shards))
-	fmt.Fprintf(t, "memory\tabout %s with %d layer(s) at once\n", ui.FormatSize(r.PeakMemoryBytes), r.Jobs)
+	fmt.Fprintf(t, "memory\tabout %s with %s\n", ui.FormatSize(r.PeakMemoryBytes), r.Schedule)
 	var copied, left []string
 	for _, f := range r.Files {
 		if f.Copied {

@@ -131,7 +131,7 @@ func TestVerifySamples(t *testing.T) {
 	}
 	silent := ui.NewProgress(nil, true)
 	for seed := range uint64(4) {
-		calibration, err := calibrate.SelfSamples(blas.New(1), net, 0, 256, 32, seed, nil, nil)
+		calibration, err := calibrate.SelfSamples(blas.New(1), net, calibrate.Sampling{Tokens: 256, Window: 32, Seed: seed})
 		if err != nil {
 			t.Fatal(err)
 		}

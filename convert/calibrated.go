@@ -29,9 +29,12 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	if err != nil {
 		return err
 	}
+	if err := net.Save(c.options.Schedule.InFlight, c.options.Schedule.Release); err != nil {
+		return err
+	}
 	sequences := c.options.Calibration
 	if sequences == nil {
-		if sequences, err = sample(ctx, e, net, recipe, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, recipe, c.options.Schedule.Together, progress); err != nil {
 			return err
 		}
 	}

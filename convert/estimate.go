@@ -7,6 +7,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
+	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // PhaseWork is the work of one phase of a conversion.
@@ -25,15 +26,15 @@ type PhaseTime struct {
 	Work bench.Work `json:"work"`
 }
 
-// Estimate returns how long the phases of the conversion are expected to take on a machine of the given rates, with so
-// many layers at once.
-func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
-	engines := min(jobs, p.Source.Layers)
+// Estimate returns how long the phases of the conversion are expected to take on a machine of the given rates, on so many
+// of its threads and with so many layers at once.
+func (p *Plan) Estimate(m *bench.Machine, threads, jobs int) []PhaseTime {
+	engines := min(jobs, threads, p.Source.Layers)
 	var out []PhaseTime
 	for _, phase := range p.Phases() {
-		rates := m.Engine(jobs)
+		rates := m.Engine(threads)
 		if phase.Layers {
-			rates = m.SideBySide(engines, max(1, m.Threads/jobs))
+			rates = m.SideBySide(engines, max(1, threads/jobs))
 		}
 		out = append(out, PhaseTime{phase.Name, rates.Seconds(phase.Work), phase.Work})
 	}
@@ -57,8 +58,8 @@ func (p *Plan) Estimate(m *bench.Machine, jobs int) []PhaseTime {
 // and calibrated, with n tokens in windows of l, n' of them for the statistics and c candidates,
 //
 //	2 n (4 f + 2 q + 2 k) d ...        both streams through attention and MLP
-//	n' H (2 d^2 + l d)                 metrics of the heads
-//	(c + 2 a) 4 H r d^2 + 40 a q d^2   start of the candidates, two sweeps of the a best
+//	n' H (2 m^2 + l m)                 metrics of the heads, of order m (see mla.MetricWidth)
+//	(c + 2 a) 4 H r m^2 + 40 a q m^2   start of the candidates, two sweeps of the a best
 //	n q^2                              refit
 //
 // then, correcting all layers together, s steps of b tokens each: about 6 b v d + L b (12 f d + ...).
@@ -335,14 +336,36 @@ func (c *counts) sampling() bench.Work {
 	return w
 }
 
-// statistics is calibrate.Statistics over n tokens.
+// reduced are the counts in the coordinates in which a layer's metrics are formed: those of a narrower layer.
+func (c *counts) reduced() *counts {
+	out := *c
+	out.d = float64(mla.MetricWidth(int(c.d), int(c.k), int(c.rank)))
+	return &out
+}
+
+// statistics is calibrate.Statistics over n tokens, or calibrate.ReducedStatistics.
 func (c *counts) statistics(n float64) bench.Work {
 	w := c.projections(n)
+	m := c.reduced().d
 	w[bench.F32] += n*c.d*c.d + n*c.q*c.w + // of the inputs and queries
-		n*c.heads*(2*c.w*c.visible()+2*c.d*c.visible()+2*c.d*c.d)
+		n*c.heads*(2*c.w*c.visible()+2*m*c.visible()+2*m*m)
 	w[bench.Exp] += n * c.heads * c.window / 2
-	w[bench.Shared] += n * c.heads * (7*c.window/2 + 6*c.d)
+	w[bench.Shared] += n * c.heads * (7*c.window/2 + 6*m)
 	w[bench.Math] += c.heads * c.context
+	if m < c.d {
+		w.Add(1, c.basis(m))
+		w[bench.F32] += 2*n*m*c.d + n*m*m // the inputs in the basis, and their second moment
+	}
+	return w
+}
+
+// basis is mla.NewBasis of m directions: the covariances of the outputs, the energies of keys and values, their joint
+// factorization, orthonormal rows.
+func (c *counts) basis(m float64) bench.Work {
+	wide := *c
+	wide.rank = m
+	w := wide.joint(2*c.k, true)
+	w[bench.F64] += c.q*c.w*c.d + 2*c.k*(2*c.d*c.d+2*c.w*c.d) + 2*m*m*c.d + m*m*m/3 + m*m*c.d + 4*c.k*m*m
 	return w
 }
 
@@ -352,10 +375,10 @@ func (c *counts) candidates() bench.Work {
 	var w bench.Work
 	each := c.options.Candidates
 	for _, candidate := range each {
-		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), bench.Sum(c.start(candidate.Refine), c.fitted()))
+		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), bench.Sum(c.reduced().start(candidate.Refine), c.fitted()))
 	}
 	finalists := min(calibrate.Finalists, len(c.options.Candidates))
-	w.Add(float64(finalists), bench.Sum(c.sweep().Times(calibrate.FinalSweeps), c.fitted()))
+	w.Add(float64(finalists), bench.Sum(c.reduced().sweep().Times(calibrate.FinalSweeps), c.fitted()))
 	return w
 }
 
@@ -372,6 +395,10 @@ func (c *counts) start(refined bool) bench.Work {
 func (c *counts) fitted() bench.Work {
 	w := bench.Sum(c.slotRows(c.heads), c.mlaForward(c.hold))
 	w[bench.Plain] += 2*c.d*c.q + 2*c.heads*c.rank*c.d + 6*c.hold*c.d
+	if m := c.reduced().d; m < c.d {
+		w.Add(1, c.slotRows(c.groups)) // the keys', in full
+		w[bench.F64] += 2 * c.rank * m * c.d
+	}
 	return w
 }
 

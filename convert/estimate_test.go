@@ -33,6 +33,7 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"more rows than columns", testmodel.Shape{Hidden: 256, Intermediate: 64, Heads: 8, KVHeads: 8, HeadDim: 32}, 129, 32, nil, false},
 		{"fast", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 16, calibrated(calibrate.Fast), false},
 		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast), false},
+		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
 		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
 	} {
@@ -59,7 +60,7 @@ func TestPhasesCountProducts(t *testing.T) {
 				t.Logf("%-32s f64 %.4g f32 %.4g", phase.Name, phase.Work[bench.F64]+phase.Work[bench.F64Thin], float32Work(phase.Work))
 			}
 			f32, f64 := blas.Flops()
-			if _, err := Run(context.Background(), p, RunOptions{Out: t.TempDir() + "/out", SourcePath: src.Dir(), Version: "test", Jobs: 1, Progress: watcher{}}); err != nil {
+			if _, err := Run(context.Background(), p, RunOptions{Out: t.TempDir() + "/out", SourcePath: src.Dir(), Version: "test", Schedule: Schedule{Jobs: 1}, Progress: watcher{}}); err != nil {
 				t.Fatal(err)
 			}
 			after32, after64 := blas.Flops()
@@ -109,36 +110,32 @@ func TestEstimate(t *testing.T) {
 	for k := range m.One {
 		m.One[k], m.All[k] = 1, 1.5
 	}
-	one, two := p.Estimate(&m, 1), p.Estimate(&m, 2)
+	type run struct{ threads, jobs int }
+	runs := []run{{1, 1}, {2, 1}, {2, 2}}
 	phases := p.Phases()
-	if len(one) != len(phases) || len(two) != len(phases) {
-		t.Fatalf("%d and %d phases, want %d", len(one), len(two), len(phases))
-	}
-	for i, phase := range phases {
-		var alone, shared, side float64
-		for k, v := range phase.Work {
-			alone += v / m.One[k]
-			rate := m.One[k]
-			if r := m.Engine(2); r[k] > rate {
-				rate = r[k]
-			}
-			shared += v / rate
-			if bench.Kind(k) == bench.Write {
-				side += v
-			} else {
-				side += v / 2
-			}
+	for _, r := range runs {
+		times := p.Estimate(&m, r.threads, r.jobs)
+		if len(times) != len(phases) {
+			t.Fatalf("%d phases, want %d", len(times), len(phases))
 		}
-		want := [2]float64{shared, shared}
-		if phase.Layers {
-			// One layer at a time has an engine on both processors, two layers one each.
-			want = [2]float64{shared, side}
-		} else {
-			want[0] = alone
-		}
-		for j, got := range []float64{one[i].Seconds, two[i].Seconds} {
-			if math.Abs(got-want[j]) > 1e-9*want[j] {
-				t.Errorf("%s, %d jobs: %g s, want %g", phase.Name, j+1, got, want[j])
+		for i, phase := range phases {
+			want := 0.0
+			for k, v := range phase.Work {
+				rate := m.One[k]
+				switch {
+				case r.threads == 1:
+				case phase.Layers && r.jobs == 2:
+					// Two layers at a time have a processor each, one has an engine on both.
+					if bench.Kind(k) != bench.Write {
+						rate = 2
+					}
+				default:
+					rate = m.Engine(2)[k]
+				}
+				want += v / rate
+			}
+			if got := times[i].Seconds; math.Abs(got-want) > 1e-9*want {
+				t.Errorf("%s, %+v: %g s, want %g", phase.Name, r, got, want)
 			}
 		}
 	}

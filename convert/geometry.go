@@ -36,7 +36,7 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 		return nil, err
 	}
 	if sequences == nil {
-		if sequences, err = sample(ctx, e, net, r.Calibration, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, r.Calibration, 0, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -102,15 +102,18 @@ func splits(m *arch.Model, share float64) ([]split, error) {
 // heldOut is how many of the calibration sequences decide every choice.
 func heldOut(sequences int) int { return max(1, sequences/10) }
 
-// sample lets the source write the calibration tokens.
-func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, progress Progress) ([][]int, error) {
+// sample lets the source write the calibration tokens, at most so many sequences together (see [calibrate.Sampling]).
+func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, together int, progress Progress) ([][]int, error) {
 	start, _ := tokens.Start(&net.Shape)
 	began := false
-	return calibrate.SelfSamples(e, net, start, c.Tokens, c.Window, c.Seed, func(done, total int) {
-		if !began {
-			began = true
-			progress.Phase("sampling calibration tokens", int64(total), ui.Unit("positions"))
-		}
-		progress.Done(int64(done))
-	}, ctx.Err)
+	return calibrate.SelfSamples(e, net, calibrate.Sampling{
+		Tokens: c.Tokens, Window: c.Window, Start: start, Seed: c.Seed, Together: together, Stop: ctx.Err,
+		Progress: func(done, total int) {
+			if !began {
+				began = true
+				progress.Phase("sampling calibration tokens", int64(total), ui.Unit("positions"))
+			}
+			progress.Done(int64(done))
+		},
+	})
 }

@@ -1,9 +1,13 @@
 package convert
 
 import (
+	"fmt"
+
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
+	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
+	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // layerMemory is the peak memory of one layer in work, in bytes: with d the hidden width, q and k the rows of the query
@@ -54,14 +58,45 @@ const (
 // memory is a few large matrices.
 const GCPercent = 20
 
-// PeakMemory predicts the peak resident memory of the conversion with the given number of layers at once, in bytes.
-func (p *Plan) PeakMemory(jobs int) int64 {
-	live := int64(jobs) * p.layerMemory()
-	if p.Recipe.Calibration != nil {
-		live += 4 * int64(p.Source.Layers) * p.attentionParameters() // all layers wait to be written
-		live = max(live, p.calibrationMemory())
+// Schedule is how much of a conversion is in memory at once. It has no influence on the output.
+type Schedule struct {
+	// Jobs is how many layers are converted at once, at least 1; those of a calibration come one after the other.
+	Jobs int `json:"jobs"`
+	// Together bounds how many calibration sequences are sampled side by side, InFlight how many tokens go through a layer's
+	// attention together; 0 stands for as many as pay.
+	Together int `json:"together,omitempty"`
+	InFlight int `json:"in_flight,omitempty"`
+	// Release gives the pages of the source's weights back after every product with them, to be mapped again for the next,
+	// instead of when a phase is done with them.
+	Release bool `json:"release,omitempty"`
+}
+
+// String names what sets the schedule apart.
+func (s Schedule) String() string {
+	text := fmt.Sprintf("%d layer(s) at once", s.Jobs)
+	if s.InFlight > 0 {
+		text += fmt.Sprintf(", %d tokens in attention", s.InFlight)
 	}
-	return baseMemory + int64(garbage*float64(live))
+	if s.Release {
+		text += ", weights mapped only while they are used"
+	}
+	if s.Together > 0 {
+		text += fmt.Sprintf(", at most %d sequences sampled together", s.Together)
+	}
+	return text
+}
+
+// PeakMemory predicts the peak resident memory of the conversion under a schedule, in bytes.
+func (p *Plan) PeakMemory(s Schedule) int64 {
+	writing := baseMemory + int64(garbage*float64(int64(s.Jobs)*p.layerMemory()))
+	if p.Recipe.Calibration == nil {
+		return writing
+	}
+	writing += int64(garbage * 4 * float64(int64(p.Source.Layers)*p.attentionParameters())) // all layers wait to be written
+	for _, phase := range p.calibrationMemory(s) {
+		writing = max(writing, phase.bytes())
+	}
+	return writing
 }
 
 // attentionParameters is the number of weights of one converted layer's attention.
@@ -77,76 +112,153 @@ func (p *Plan) attentionParameters() int64 {
 	return sum
 }
 
-// calibrationMemory is the peak memory of a calibration, in bytes: the largest of its phases. With t the tokens of a layer's
-// fit and those held out, d the hidden width, H heads of width w with q = H w, c factorizations, f the width of the MLP, v the
-// vocabulary, L layers of a weights each,
+// phaseMemory is the peak memory of one phase, in bytes: what is allocated, and the pages of the source that are mapped.
+type phaseMemory struct {
+	name           string
+	heap, resident int64
+}
+
+func (m *phaseMemory) bytes() int64 {
+	return baseMemory + int64(garbage*float64(m.heap)) + m.resident
+}
+
+// calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out,
+// d the hidden width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r
+// latent rows, c factorizations, f the width of the MLP, v the vocabulary, L layers of a weights each,
 //
-//	sampling    the caches of the sequences side by side, their logits, the source's weights
-//	fitting     4 t (8 d + q)            both streams; inputs, outputs and targets of a layer; the heads' outputs
-//	            8 (2 H d^2 + 2 c (q + d) d)  the metrics of all heads; keys, values and mean metrics of the c factorizations held
+//	sampling    the caches of the sequences side by side, their logits; all of the source's weights
+//	fitting     4 t 7 d                  both streams; inputs, outputs and targets of a layer
+//	            8 (2 H m^2 + c (q m + 2 m^2 + 2 q r)) + 4 n (q + 2 k + m)  the metrics of all heads; keys, mean metrics and
+//	                                     up-projections of the c factorizations held; projections of n tokens
+//	            4 c a + 16 d H rope + ...  their attention in float32, and two of them on the way there, in float64
+//	            or 4 t (d + q)           outputs of the converted attention and of its heads, with the normal equations
+//	            8 d (2 q + 2 k)          the source's attention
 //	            4 t 2 d                  both streams before the layers that are polished together, where they are
 //	            4 L a                    the layers converted so far
+//	polishing   4 (6 t d + L a + 4 p a)  streams; gradients, two moments and the best state of the p layers
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
-//	correcting  4 (6 L a + 2 t d)        weights, gradients, two moments, the best state and the next; the embeddings
-//	            4 l L (4 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
+//	correcting  4 (5 L a + 3 t d)        weights, gradients, two moments, the best state; the embeddings, the source's end
+//	            4 l L (6 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
 // values of a group.
-func (p *Plan) calibrationMemory() int64 {
+func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	m, c := p.Source, p.Recipe.Calibration
 	window, windows := calibrate.Windows(c.Tokens, c.Window, m.Context)
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	t, d, l := int64(windows)*int64(window), int64(m.Hidden), int64(m.Layers)
 	heads, w := int64(m.Heads), int64(m.HeadDim)
 	q, kv := heads*w, int64(m.KVHeads)*w
-	rope := int64(p.Recipe.RopeDim)
+	rank, rope := int64(p.ContentRank()), int64(p.Recipe.RopeDim)
 	a := p.attentionParameters()
 	f, vocab := int64(m.Intermediate), int64(m.Vocab)
 	// What a token's attention holds besides: latent, queries, keys, up-projected keys and values, outputs.
-	states := int64(p.ContentRank()) + rope + 2*heads*(w+rope) + 2*q + q
-	const group, chunk, slice = 4096, 8 << 20, 16 << 20
-	forward := 4 * max(3*f*min(t, group, max(128, chunk/f)), states*min(t, group))
+	states := rank + rope + 2*heads*(w+rope) + 2*q + q
+	const chunk, slice = 8 << 20, 16 << 20
+	group := int64(model.GroupTokens)
+	if s.InFlight > 0 {
+		group = max(int64(s.InFlight), int64(window))
+	}
+	forward := 4 * max(3*f*min(t, max(128, min(4096, chunk/f))), states*min(t, group))
+	logits := 4 * 2 * vocab * min(256, slice/vocab+1)
 
-	sampling := int64(0)
+	// The source's pages: embeddings and head, and so many layers; under Release only the largest weight is left.
+	size := int64(p.DType.Size())
+	layerBytes := size * (d*(2*q+2*kv) + 3*d*f)
+	mapped := func(layers int64) int64 {
+		if s.Release {
+			return size * max(vocab*d, f*d, q*d)
+		}
+		return max(p.SourceBytes-(l-layers)*layerBytes, 0)
+	}
+	widened := func(layers int64) int64 { // float16 is widened into memory
+		if p.DType != checkpoint.F16 {
+			return 0
+		}
+		return p.SourceBytes/size*4 - (l-layers)*layerBytes/size*4
+	}
+	var out []phaseMemory
+	phase := func(name string, layers, heap int64) {
+		out = append(out, phaseMemory{name, heap + widened(layers), mapped(layers)})
+	}
+
 	if c.Source == CalibrationSelf {
 		batch, _, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
-		sampling = int64(batch)*(8*int64(length)*l*kv+4*(vocab+2*f+4*d)) + p.SourceBytes
+		parts := calibrate.SampleParts(batch, s.Together)
+		together := int64((batch + parts - 1) / parts)
+		phase("sampling", l, together*(8*int64(length)*l*kv+4*(2*vocab+2*f+4*d)))
 	}
-	metrics := 8 * (2*heads*d*d + d*d + int64(calibrate.Finalists+2)*2*(q+d)*d)
+	order := int64(mla.MetricWidth(m.Hidden, int(kv), int(rank)))
+	metrics := 8*(2*heads*order*order+d*d+int64(calibrate.Finalists+2)*(q*order+2*order*order+2*q*rank)) +
+		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + int64(calibrate.Finalists)*4*a +
+		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
-	fitting := 4*t*(7*d) + 4*l*a + 4*int64(heldOut(windows)*window)*d + max(metrics, 4*t*(d+q)+refit) + forward
+	fitting := 4*t*7*d + 4*l*a + 4*int64(heldOut(windows)*window)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit) + forward
 	if o.Polish.Steps > 0 {
-		together := int64(o.Polish.Layers)
+		together := min(int64(o.Polish.Layers), l)
+		kept := int64(window) * together * (6*d + states + 2*f)
 		fitting += 4 * t * 2 * d
-		fitting = max(fitting, 4*(4*t*d+l*a+5*together*a+int64(window)*together*(4*d+states+2*f))+forward)
+		phase("polishing", together, 4*(6*t*d+l*a+4*together*a+kept)+forward)
 	}
-	neutralising := int64(0)
+	phase("fitting", 1, fitting)
 	if r := int64(p.Target.Rank); !p.Target.Bias {
 		n := min(t, int64(o.Neutral.Tokens)*5/4)
-		neutralising = 4*t*(8*d+q+r) + 4*l*a + 8*(n*(2*d+3*r)+24*r*d+3*d*d) + forward
+		phase("neutralising", 1, 4*t*(8*d+q+r)+4*l*a+8*(n*(2*d+3*r)+24*r*d+3*d*d)+forward)
 	}
-	correcting := int64(0)
 	if o.Distill.Steps > 0 {
-		kept := int64(window) * l * (4*d + states + 2*f)
-		logits := 2 * vocab * min(int64(window), 256, slice/vocab+1)
-		correcting = 4*(6*l*a+2*t*d+kept+logits) + p.SourceBytes
+		kept := int64(window) * l * (6*d + states + 2*f)
+		phase("correcting", l, 4*(5*l*a+3*t*d+kept)+logits+forward)
 	}
-	return max(sampling, fitting, neutralising, correcting)
+	return out
 }
 
-// Jobs returns how many layers are best converted at once: as many as wanted, or than there are, but no more than fit into
-// limit bytes (0 means no limit). If not even one fits, it is an error.
-func (p *Plan) Jobs(wanted int, limit int64) (int, error) {
-	jobs := max(1, min(wanted, p.Source.Layers))
-	for limit > 0 && jobs > 1 && p.PeakMemory(jobs) > limit {
-		jobs--
+// Schedule returns how the conversion is best carried out: as many layers at once as wanted, or than there are, and all else
+// as fast as can be, but no more than fits into limit bytes (0 means no limit). If nothing does, it is an error that says what
+// would.
+func (p *Plan) Schedule(wanted int, limit int64) (Schedule, error) {
+	s := Schedule{Jobs: max(1, min(wanted, p.Source.Layers))}
+	if limit == 0 || p.PeakMemory(s) <= limit {
+		return s, nil
 	}
-	if need := p.PeakMemory(jobs); limit > 0 && need > limit {
-		return 0, &checkpoint.Error{
-			Kind: checkpoint.NoSpace, Got: ui.FormatSize(limit) + " of memory", Want: ui.FormatSize(need) + " for one layer at a time",
-			Hint: "allow more with --memory",
+	// What costs least comes first. A calibration and the writing that follows it do not add up.
+	var ways []Schedule
+	if c := p.Recipe.Calibration; c != nil {
+		lean := Schedule{InFlight: c.Window}
+		ways = append(ways, lean)
+		lean.Release = true
+		ways = append(ways, lean)
+		if c.Source == CalibrationSelf {
+			window, windows := calibrate.Windows(c.Tokens, c.Window, p.Source.Context)
+			batch, _, _ := calibrate.SampleShape(window, windows, p.Source.Context, 8*p.Source.Layers*p.Source.KVHeads*p.Source.HeadDim)
+			for together := batch / 2; together > 0; together /= 2 {
+				lean.Together = together
+				ways = append(ways, lean)
+			}
 		}
 	}
-	return jobs, nil
+	ways = append([]Schedule{{}}, ways...)
+	for _, way := range ways {
+		for way.Jobs = s.Jobs; way.Jobs > 0; way.Jobs-- {
+			if p.PeakMemory(way) <= limit {
+				return way, nil
+			}
+		}
+	}
+	least := ways[len(ways)-1]
+	least.Jobs = 1
+	err := &checkpoint.Error{
+		Kind: checkpoint.NoSpace, Got: ui.FormatSize(limit) + " of memory", Want: ui.FormatSize(p.PeakMemory(least)) + " for one layer at a time",
+		Hint: "allow more with --memory",
+	}
+	if c := p.Recipe.Calibration; c != nil {
+		err.Hint += ", or use fewer --calibration-tokens"
+		fast, quick := *p, *c
+		quick.Effort = calibrate.Fast
+		fast.Recipe.Calibration = &quick
+		if need := fast.PeakMemory(least); need < p.PeakMemory(least) {
+			err.Hint += " or --effort fast, which needs " + ui.FormatSize(need)
+		}
+	}
+	return Schedule{}, err
 }

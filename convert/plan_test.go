@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
@@ -274,27 +275,72 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-func TestJobs(t *testing.T) {
+func TestSchedule(t *testing.T) {
 	p, err := NewPlan(testmodel.New(testmodel.Tiny).Open(t), recipe(12, 8, DTypeKeep))
 	if err != nil {
 		t.Fatal(err)
 	}
+	peak := func(jobs int) int64 { return p.PeakMemory(Schedule{Jobs: jobs}) }
 	for _, c := range []struct {
 		wanted int
 		limit  int64
 		want   int
 	}{
 		{1, 0, 1}, {2, 0, 2}, {99, 0, 3}, {0, 0, 1},
-		{3, p.PeakMemory(3), 3}, {3, p.PeakMemory(3) - 1, 2}, {3, p.PeakMemory(2) - 1, 1}, {3, p.PeakMemory(1), 1},
+		{3, peak(3), 3}, {3, peak(3) - 1, 2}, {3, peak(2) - 1, 1}, {3, peak(1), 1},
 	} {
-		if got, err := p.Jobs(c.wanted, c.limit); err != nil || got != c.want {
-			t.Errorf("%+v: got %d, %v", c, got, err)
+		if got, err := p.Schedule(c.wanted, c.limit); err != nil || got != (Schedule{Jobs: c.want}) {
+			t.Errorf("%+v: got %+v, %v", c, got, err)
 		}
 	}
-	_, err = p.Jobs(1, p.PeakMemory(1)-1)
+	_, err = p.Schedule(1, peak(1)-1)
 	var e *checkpoint.Error
 	if !errors.As(err, &e) || e.Kind != checkpoint.NoSpace {
 		t.Errorf("too little memory: %v", err)
+	}
+}
+
+// TestLeanSchedule: whatever the limit, a calibration's schedule keeps to it, the wider the limit the less it saves, and where
+// nothing fits the error says what would.
+func TestLeanSchedule(t *testing.T) {
+	shape := testmodel.Tiny
+	shape.Vocab, shape.Intermediate = 1<<17, 256 // large beside the program itself
+	r := recipe(12, 8, DTypeKeep)
+	r.Method, r.Calibration = Calibrated, &Calibration{Source: CalibrationSelf, Tokens: 1 << 17, Window: 32, Effort: calibrate.Balanced, Seed: 1}
+	p, err := NewPlan(testmodel.New(shape).Open(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := p.PeakMemory(Schedule{Jobs: 3})
+	saved, ways := -1, 0
+	for limit := most; ; limit -= most / 500 {
+		s, err := p.Schedule(3, limit)
+		if err != nil {
+			var e *checkpoint.Error
+			if !errors.As(err, &e) || e.Kind != checkpoint.NoSpace {
+				t.Fatal(err)
+			}
+			break
+		}
+		if got := p.PeakMemory(s); got > limit {
+			t.Errorf("limit %d: %+v takes %d", limit, s, got)
+		}
+		saves := 0
+		for _, on := range []bool{s.InFlight > 0, s.Release, s.Together > 0} {
+			if on {
+				saves++
+			}
+		}
+		if saves < saved {
+			t.Errorf("limit %d: %+v saves less than under a wider limit", limit, s)
+		}
+		if saves > saved {
+			saved = saves
+			ways++
+		}
+	}
+	if ways < 3 {
+		t.Errorf("%d different schedules", ways)
 	}
 }
 

@@ -99,7 +99,7 @@ func TestPlanted(t *testing.T) {
 					r.Calibration = &Calibration{Source: CalibrationSelf, Tokens: 1024, Window: 64, Effort: c.effort, Seed: 1}
 				}
 				out := filepath.Join(t.TempDir(), "out")
-				if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Jobs: 2}); err != nil {
+				if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Schedule: Schedule{Jobs: 2}}); err != nil {
 					t.Fatal(err)
 				}
 				if d := logitDifference(t, src, out, nil); d > 1e-4 {

@@ -35,8 +35,9 @@ type RunOptions struct {
 	Version string
 	// Force replaces an output that exists, Resume continues an unfinished one.
 	Force, Resume bool
-	// Jobs is the number of layers at once, at least 1. Each takes its share of GOMAXPROCS processors.
-	Jobs     int
+	// Schedule is what is in memory at once. Each of its jobs takes its share of GOMAXPROCS processors; a calibration, which
+	// comes before, takes them all.
+	Schedule Schedule
 	Progress Progress
 	// Calibration is the token sequences of a calibration file; nil lets the source write its own.
 	Calibration [][]int
@@ -131,7 +132,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.convert(ctx, o.Jobs); err != nil {
+	if err := r.convert(ctx, o.Schedule.Jobs); err != nil {
 		return nil, err
 	}
 	if <-r.identified; r.unidentified != nil {
@@ -274,7 +275,7 @@ func (r *run) resume() (int, error) {
 
 // convert does the units that are not done, up to jobs at once. The error is that of the first unit that failed.
 func (r *run) convert(ctx context.Context, jobs int) error {
-	if err := r.prepare(ctx, jobs); err != nil {
+	if err := r.prepare(ctx); err != nil {
 		return err
 	}
 	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
@@ -300,10 +301,11 @@ type prepared struct {
 }
 
 // prepare runs the converter's preparation, which free of data is nothing, or where no layer needs it any more takes its
-// choices from the journal.
-func (r *run) prepare(ctx context.Context, jobs int) error {
+// choices from the journal. It works on one layer at a time, with all processors.
+func (r *run) prepare(ctx context.Context) error {
+	e := blas.New(runtime.GOMAXPROCS(0))
 	if r.plan.Recipe.Calibration == nil {
-		return r.converter.prepare(ctx, blas.New(jobs), r.progress)
+		return r.converter.prepare(ctx, e, r.progress)
 	}
 	payload, known := r.writer.Done(preparation)
 	if known && r.done == r.plan.Source.Layers {
@@ -314,7 +316,7 @@ func (r *run) prepare(ctx context.Context, jobs int) error {
 		r.plan.setTheta(p.RopeTheta)
 		return nil
 	}
-	if err := r.converter.prepare(ctx, blas.New(jobs), r.progress); err != nil || known {
+	if err := r.converter.prepare(ctx, e, r.progress); err != nil || known {
 		return err
 	}
 	payload, err := json.Marshal(prepared{r.plan.Target.Rope.Theta})

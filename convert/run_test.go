@@ -41,8 +41,8 @@ func run1(t *testing.T, ctx context.Context, src *checkpoint.Source, r Recipe, o
 		t.Fatal(err)
 	}
 	o.SourcePath, o.Version = src.Dir(), "test"
-	if o.Jobs == 0 {
-		o.Jobs = 1
+	if o.Schedule.Jobs == 0 {
+		o.Schedule.Jobs = 1
 	}
 	if o.Progress == nil {
 		o.Progress = watcher{}
@@ -80,6 +80,28 @@ func sameFolders(t *testing.T, what string, got, want map[string]string) {
 	}
 }
 
+// TestScheduleKeepsBytes: a calibration that saves memory gives the same, in either dialect.
+func TestScheduleKeepsBytes(t *testing.T) {
+	src := testmodel.New(testmodel.Tiny).Open(t)
+	for _, name := range []string{"transformers", "llama.cpp"} {
+		r := recipe(12, 8, DTypeKeep)
+		r.Engine = name
+		r.Method, r.Calibration = Calibrated, &Calibration{Source: CalibrationSelf, Tokens: 1280, Window: 32, Effort: calibrate.Balanced, Seed: 1}
+		var want map[string]string
+		for _, schedule := range []Schedule{{Jobs: 1}, {Jobs: 2, Together: 3, InFlight: 32, Release: true}} {
+			out := filepath.Join(t.TempDir(), "out")
+			if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Schedule: schedule}); err != nil {
+				t.Fatal(err)
+			}
+			if got := folder(t, out); want == nil {
+				want = got
+			} else {
+				sameFolders(t, name+", "+schedule.String(), got, want)
+			}
+		}
+	}
+}
+
 // TestRunIsDeterministic: the output is the same for any number of jobs, and after any interruption and resumption.
 func TestRunIsDeterministic(t *testing.T) {
 	s := testmodel.Tiny
@@ -104,7 +126,7 @@ func TestRunIsDeterministic(t *testing.T) {
 	}
 	for _, jobs := range []int{2, 4, 9} {
 		out := filepath.Join(dir, "jobs")
-		if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Jobs: jobs, Force: true}); err != nil {
+		if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Schedule: Schedule{Jobs: jobs}, Force: true}); err != nil {
 			t.Fatal(err)
 		}
 		sameFolders(t, "jobs", folder(t, out), want)
@@ -112,7 +134,7 @@ func TestRunIsDeterministic(t *testing.T) {
 	for stop := range int64(6) {
 		out := filepath.Join(dir, "resumed")
 		ctx, cancel := context.WithCancel(context.Background())
-		_, err := run1(t, ctx, src, r, RunOptions{Out: out, Force: true, Jobs: int(1 + stop%2), Progress: watcher{func(n int64) {
+		_, err := run1(t, ctx, src, r, RunOptions{Out: out, Force: true, Schedule: Schedule{Jobs: int(1 + stop%2)}, Progress: watcher{func(n int64) {
 			if n == stop+1 && n < 7 {
 				cancel()
 			}
@@ -159,7 +181,7 @@ func TestCalibratedRunResumes(t *testing.T) {
 	r.Calibration = &Calibration{Source: CalibrationSelf, Tokens: 256, Window: 32, Effort: calibrate.Fast, Seed: 4}
 	dir := t.TempDir()
 	first := filepath.Join(dir, "first")
-	if _, err := run1(t, context.Background(), src, r, RunOptions{Out: first, Jobs: 2}); err != nil {
+	if _, err := run1(t, context.Background(), src, r, RunOptions{Out: first, Schedule: Schedule{Jobs: 2}}); err != nil {
 		t.Fatal(err)
 	}
 	want := folder(t, first)
@@ -343,7 +365,7 @@ func TestFailedRunLeavesNothing(t *testing.T) {
 			m := testmodel.New(s)
 			c.spoil(m)
 			dir := t.TempDir()
-			_, err := run1(t, context.Background(), m.Open(t), recipe(12, 8, c.dtype), RunOptions{Out: filepath.Join(dir, "new", "out"), Jobs: 2})
+			_, err := run1(t, context.Background(), m.Open(t), recipe(12, 8, c.dtype), RunOptions{Out: filepath.Join(dir, "new", "out"), Schedule: Schedule{Jobs: 2}})
 			var e *checkpoint.Error
 			if !errors.As(err, &e) || e.Kind != c.kind {
 				t.Fatalf("got %v, want kind %v", err, c.kind)

@@ -25,7 +25,8 @@ const (
 //
 //	lambda_h = tr(W_O,h V_g S_h V_g^T W_O,h^T) / HeadDim * E[sum_n a_mn^2]
 //
-// times the candidate's. It starts from the joint SVD in the heads' mean metric, which [Fit.Sweep] improves.
+// times the candidate's. It starts from the joint SVD in the heads' mean metric, which [Fit.Sweep] improves. If the statistics
+// have a [Basis], D and the position-free keys are in its coordinates until [Fit.Attention].
 type Fit struct {
 	source      *Source
 	statistics  *Statistics
@@ -44,8 +45,9 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 	if err != nil {
 		return nil, err
 	}
-	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(e, s), problem: problem{rank: rank, e: e}}
-	softmax, averaged := svd.NewMatrix(s.Hidden(), s.Hidden()), svd.NewMatrix(s.Hidden(), s.Hidden())
+	inner := st.Basis.reduced(s)
+	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(e, inner), problem: problem{rank: rank, e: e}}
+	softmax, averaged := svd.NewMatrix(st.Input.Rows, st.Input.Rows), svd.NewMatrix(st.Input.Rows, st.Input.Rows)
 	for h := range st.Heads {
 		head := &st.Heads[h]
 		var d Distances
@@ -54,7 +56,7 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(e, s, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(s.V, s.Group(h), s.HeadDim),
+			key: slots.positionFree(e, inner, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(inner.V, s.Group(h), s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
@@ -77,18 +79,24 @@ func (f *Fit) Sweep(n int) error {
 	return nil
 }
 
-// Attention is the layer as factorized so far. The constant part of the value error goes into its output bias exactly.
+// Attention is the layer as factorized so far. The constant part of the value error goes into its output bias exactly, in a
+// basis that of the values there.
 func (f *Fit) Attention() *Attention {
-	s, p := f.source, &f.problem
+	s, p, basis := f.source, &f.problem, f.statistics.Basis
+	keyRows := f.keyRows
+	if basis != nil {
+		keyRows = f.slots.keys(p.e, s) // whatever the basis leaves out of them
+	}
 	a := &Attention{
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(f.frequencies), VDim: s.HeadDim, Frequencies: f.frequencies,
-		QNoPE: s.Q, QRope: f.slots.queries(p.e, s), KRope: f.keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
+		QNoPE: s.Q, QRope: f.slots.queries(p.e, s), KRope: keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
 		UpK: svd.NewMatrix(s.Heads*s.HeadDim, p.rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, p.rank),
 		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
 	}
 	// The problem's rank is less where everything fits in fewer rows; the others stay zero.
-	for i := range p.down.Rows {
-		copy(a.Down.Row(i), p.down.Row(i))
+	down := basis.full(p.e, p.down)
+	for i := range down.Rows {
+		copy(a.Down.Row(i), down.Row(i))
 	}
 	latent := make([]float64, p.down.Rows) // D E[xbar]
 	for h := range p.heads {
@@ -114,7 +122,7 @@ func (f *Fit) Attention() *Attention {
 func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candidate, e *blas.Engine) (*Slots, error) {
 	input := normalised(st.Input)
 	if c.SlotInput == MixedInput {
-		softmax := svd.NewMatrix(s.Hidden(), s.Hidden())
+		softmax := svd.NewMatrix(input.Rows, input.Rows)
 		for h := range st.Heads {
 			accumulate(softmax, st.Heads[h].Softmax)
 		}
@@ -128,7 +136,7 @@ func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candida
 	if c.Refine {
 		o.Distances, o.Sweeps = meanDistances(st, c.Reach, c.Flat), c.Sweeps
 	}
-	return FindSlots(e, s, frequencies, svd.GramMetric(input), queries, o)
+	return FindSlots(e, st.Basis.reduced(s), frequencies, svd.GramMetric(input), queries, o)
 }
 
 // meanDistances is the mean of the heads' distributions within reach, with a share of the availability over the same context.

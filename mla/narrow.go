@@ -13,21 +13,12 @@ import (
 func (a *Attention) Narrow(e *blas.Engine, rank int, input svd.Matrix, queries []svd.Matrix) (*Attention, error) {
 	latent := svd.GramMetric(svd.GramMetric(input).Congruence(e, a.Down))
 	var keys, values []svd.Block
-	var keyEnergy, valueEnergy float64
 	for h := range a.Heads {
 		w := headCols(a.O, h, a.VDim)
-		key := svd.Block{A: headRows(a.UpK, h, a.NoPEDim), Q: svd.GramMetric(queries[h])}
-		value := svd.Block{A: headRows(a.UpV, h, a.VDim), Q: svd.GramMetric(svd.Product(e, true, false, w, w))}
-		keyEnergy += key.Energy(e, latent)
-		valueEnergy += value.Energy(e, latent)
-		keys, values = append(keys, key), append(values, value)
+		keys = append(keys, svd.Block{A: headRows(a.UpK, h, a.NoPEDim), Q: svd.GramMetric(queries[h])})
+		values = append(values, svd.Block{A: headRows(a.UpV, h, a.VDim), Q: svd.GramMetric(svd.Product(e, true, false, w, w))})
 	}
-	if keyEnergy > 0 && valueEnergy > 0 {
-		for h := range keys {
-			keys[h].Q = keys[h].Q.Scaled(valueEnergy / keyEnergy)
-		}
-	}
-	joint, err := svd.Joint(append(keys, values...), latent, rank, svd.Options{Engine: e})
+	joint, err := svd.Joint(balanced(e, keys, values, latent), latent, rank, svd.Options{Engine: e})
 	if err != nil {
 		return nil, fmt.Errorf("latent of %d rows: %w", rank, err)
 	}

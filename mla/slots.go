@@ -285,10 +285,10 @@ func (t *Slots) expect(s *Source, d Distances) *expected {
 //
 //	conj(rho_f) k_{g,f} - sum_s conj(A_{g,s,f} rho_s) kappa_s.
 //
-// slotKeys is [Slots.keys].
+// slotKeys is [Slots.keys]. Both are of the width of K.
 func (t *Slots) positionFree(e *blas.Engine, s *Source, g int, rho *expected, slotKeys svd.Matrix) svd.Matrix {
 	pairs := s.Pairs()
-	out := svd.NewMatrix(s.HeadDim, s.Hidden())
+	out := svd.NewMatrix(s.HeadDim, s.K.Cols)
 	carried := svd.NewCMatrix(pairs, len(rho.slots))
 	for f := range pairs {
 		i := g*s.HeadDim + f

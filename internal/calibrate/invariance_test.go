@@ -13,7 +13,9 @@ import (
 
 // TestInvariance: a source can be written in many ways that compute the same. Turning each KV head's frequencies by
 // phases of their own, in keys and queries, and scaling its keys by a and its queries by 1/a must not change what the
-// conversion computes. (Slots that are found without the queries, QueryPower 0, see the scale: they are left out.)
+// conversion computes, with metrics of full width or in a basis; one of all the keys' and values' directions, which here are
+// those of the inputs, changes nothing. (Slots that are found without the queries, QueryPower 0, see the scale: they are left
+// out.)
 func TestInvariance(t *testing.T) {
 	net, a := network(t, nil)
 	block, err := net.Block(0)
@@ -57,9 +59,14 @@ func TestInvariance(t *testing.T) {
 			{QueryPower: 1, KeyWeight: 1}, {SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 0.3},
 			{QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
 		} {
-			convert := func(g *model.GQA) []float32 {
-				st := Statistics(e, g, &batch, h, 64)
-				f, err := mla.NewFit(sourceLayer(g), st, 10, frequencies, c, e)
+			convert := func(g *model.GQA, width int) []float32 {
+				layer, st := sourceLayer(g), (*mla.Statistics)(nil)
+				if width == 0 {
+					st = Statistics(e, g, &batch, h, 64)
+				} else if st, err = ReducedStatistics(e, g, layer, &batch, h, width, 64); err != nil {
+					t.Fatal(err)
+				}
+				f, err := mla.NewFit(layer, st, 10, frequencies, c, e)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -68,13 +75,22 @@ func TestInvariance(t *testing.T) {
 				}
 				return output(model.FromAttention(f.Attention()))
 			}
-			want := convert(plain)
-			name := fmt.Sprintf("rotary key of %d, %s", slots, c)
-			// Lossy, so that there is something to compare.
-			if lost := relativeError(want, source, weights); lost < 0.01 {
-				t.Errorf("%s: loses only %g", name, lost)
+			full := convert(plain, 0)
+			for _, width := range []int{0, 20, 32} {
+				want := full
+				if width > 0 {
+					want = convert(plain, width)
+				}
+				name := fmt.Sprintf("rotary key of %d, %s, basis of %d", slots, c, width)
+				// Lossy, so that there is something to compare.
+				if lost := relativeError(want, source, weights); lost < 0.01 {
+					t.Errorf("%s: loses only %g", name, lost)
+				}
+				same(name, want, convert(written, width), 2e-3)
+				if width == plain.Q.In {
+					same(name, full, want, 2e-3)
+				}
 			}
-			same(name, want, convert(written), 2e-3)
 		}
 	}
 }

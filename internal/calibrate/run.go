@@ -245,8 +245,12 @@ func relativeError(got, want []float32, weights []float64) float64 {
 // choose fits every candidate and keeps the one with the least isolated error on the held-out tokens.
 func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerReport) (*model.MLA, error) {
 	part, tokens := statisticsPart(train.batch, r.options.StatisticsTokens)
-	st := Statistics(r.engine, source, &part, train.sourceIn[:tokens*source.Q.In], r.options.Context)
-	best, err := bestFit(r.engine, sourceLayer(source), st, r.options.Rank, r.options.Frequencies, r.options.Candidates, hold)
+	layer := sourceLayer(source)
+	st, err := layerStatistics(r.engine, source, layer, &part, train.sourceIn[:tokens*source.Q.In], r.options.Rank, r.options.Context)
+	if err != nil {
+		return nil, err
+	}
+	best, err := bestFit(r.engine, layer, st, r.options.Rank, r.options.Frequencies, r.options.Candidates, hold)
 	if err != nil {
 		return nil, err
 	}

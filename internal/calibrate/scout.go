@@ -90,8 +90,14 @@ func scoutLayer(e *blas.Engine, block *model.Block, train, hold *layerData, geom
 	if !ok {
 		return fmt.Errorf("attention is %T, want a source's", block.Attention)
 	}
-	st := Statistics(e, source, train.batch, train.sourceIn, o.Context)
-	layer := sourceLayer(source)
+	layer, rank := sourceLayer(source), 0
+	for _, g := range geometries {
+		rank = max(rank, g.Rank)
+	}
+	st, err := layerStatistics(e, source, layer, train.batch, train.sourceIn, rank, o.Context)
+	if err != nil {
+		return err
+	}
 	for i, g := range geometries {
 		best, err := bestFit(e, layer, st, g.Rank, g.Frequencies, g.Candidates, hold)
 		if err != nil {

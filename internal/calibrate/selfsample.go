@@ -8,13 +8,27 @@ import (
 // sampleCacheBytes bounds the key/value cache of one batch of self-samples.
 const sampleCacheBytes = 2 << 30
 
-// SelfSamples lets the source write its own calibration tokens at temperature 1: about tokens of them, in windows of the
-// given length (less where the context is shorter). Every second window begins with the start token; the others are what
-// the sequences before them continued with, so that the first token of a window is also an ordinary one. Where the context
-// has no room for a continuation, all begin with the start token. progress, if not nil, is called with the positions
-// done and their number.
-func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, seed uint64, progress func(done, total int), stop func() error) ([][]int, error) {
-	window, windows := Windows(tokens, window, net.Context)
+// Sampling says what a source writes for itself.
+type Sampling struct {
+	// Tokens is about how many, in windows of Window tokens, or less where the context is shorter.
+	Tokens, Window int
+	// Start is the token that a text begins with.
+	Start int
+	Seed  uint64
+	// Together bounds the sequences that are written side by side, as far as [SampleParts] lets it; 0 is no bound but the one
+	// on the cache. It has no influence on the samples.
+	Together int
+	// Progress, if set, is called with the positions done and their number.
+	Progress func(done, total int)
+	// Stop, if set, is asked after every position; an error ends the sampling.
+	Stop func() error
+}
+
+// SelfSamples lets the source write its own calibration tokens at temperature 1. Every second window begins with the start
+// token; the others are what the sequences before them continued with, so that the first token of a window is also an ordinary
+// one. Where the context has no room for a continuation, all begin with the start token.
+func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error) {
+	window, windows := Windows(o.Tokens, o.Window, net.Context)
 	block, err := net.Block(0)
 	if err != nil {
 		return nil, err
@@ -28,15 +42,24 @@ func SelfSamples(e *blas.Engine, net *model.Network, start, tokens, window int, 
 	if length > window {
 		windows = (windows + 1) / 2
 	}
-
-	var first, second [][]int
+	// The parts of all batches, by the number of their first sequence and of the one behind the last.
+	type part struct{ batch, lo, hi int }
+	var parts []part
 	for i := range batches {
 		n := min(batch, windows-i*batch)
+		cut := SampleParts(n, o.Together)
+		for k := range cut {
+			parts = append(parts, part{i, n * k / cut, n * (k + 1) / cut})
+		}
+	}
+
+	var first, second [][]int
+	for i, p := range parts {
 		sequences, err := model.Sample(e, net, model.SampleOptions{
-			Sequences: n, Length: length, Start: start, Seed: seed + uint64(i)<<32, Stop: stop,
+			Sequences: p.hi - p.lo, First: p.lo, Length: length, Start: o.Start, Seed: o.Seed + uint64(p.batch)<<32, Stop: o.Stop,
 			Progress: func(done int) {
-				if progress != nil {
-					progress(i*length+done, batches*length)
+				if o.Progress != nil {
+					o.Progress(i*length+done, len(parts)*length)
 				}
 			},
 		})
@@ -79,4 +102,17 @@ func SampleShape(window, windows, context, cache int) (batch, batches, length in
 	batch = min(windows, max(1, sampleCacheBytes/(cache*length)))
 	batches = (windows + batch - 1) / batch
 	return (windows + batches - 1) / batches, batches, length
+}
+
+// SampleParts is into how many parts a batch of so many sequences is cut, so that at most together of them (0 for no bound)
+// are written side by side. A batch whose products sum as those of many tokens do keeps to that in all parts.
+func SampleParts(batch, together int) int {
+	if together == 0 || together >= batch {
+		return 1
+	}
+	parts := (batch + together - 1) / together
+	if batch >= model.ManyRows {
+		parts = min(parts, batch/model.ManyRows)
+	}
+	return parts
 }

@@ -17,6 +17,13 @@ var serial = blas.New(1)
 // longest distance, in tokens, that the distributions cover. Every token counts alike: inputs behind a norm have no
 // massive activations, and weights by the residual stream gained nothing on a real model.
 func Statistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32, context int) *mla.Statistics {
+	st, p := sharedStatistics(e, a, b, h)
+	measureHeads(e, st, p, b, h, context)
+	return st
+}
+
+// sharedStatistics are the moments that need no attention, of the inputs and the queries, with the projections, rotated.
+func sharedStatistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32) (*mla.Statistics, *model.Projected) {
 	d := a.Q.In
 	n := b.Tokens()
 	p := a.Project(e, b, h)
@@ -26,12 +33,15 @@ func Statistics(e *blas.Engine, a *model.GQA, b *model.Batch, h []float32, conte
 		st.Heads[hd].Query = queryCovariance(e, p.Q[hd*a.HeadDim:], n, a.Q.Out, a.HeadDim)
 	}
 	p.Rotate(e)
+	return st, p
+}
 
+// measureHeads measures the heads over x [tokens, d], the inputs or their coordinates in a basis.
+func measureHeads(e *blas.Engine, st *mla.Statistics, p *model.Projected, b *model.Batch, x []float32, context int) {
 	// One task a head; its sums run over the sequences in order, so that they do not depend on the threads.
-	e.For(a.Heads, func(hd int) {
-		headStatistics(&st.Heads[hd], p, b, hd, h, d, context)
+	e.For(len(st.Heads), func(hd int) {
+		headStatistics(&st.Heads[hd], p, b, hd, x, len(x)/b.Tokens(), context)
 	})
-	return st
 }
 
 // headStatistics measures one head. Both of its covariances are differences of moments, whose large equal parts (most

@@ -7,6 +7,9 @@ type Batch struct {
 	IDs []int
 	// Starts holds the offset of each sequence in IDs, and len(IDs) as its last element.
 	Starts []int
+	// InFlight bounds how many tokens' queries, keys and values an attention holds at once, but for those of one sequence; 0
+	// stands for 4,096. It has no influence on results.
+	InFlight int
 }
 
 // NewBatch lays sequences end to end. Empty sequences are left out.
@@ -40,7 +43,7 @@ func (b *Batch) Longest() int {
 // Slice returns sequences lo to hi-1 as a batch that shares b's ids.
 func (b *Batch) Slice(lo, hi int) Batch {
 	first := b.Starts[lo]
-	out := Batch{IDs: b.IDs[first:b.Starts[hi]], Starts: make([]int, hi-lo+1)}
+	out := Batch{IDs: b.IDs[first:b.Starts[hi]], Starts: make([]int, hi-lo+1), InFlight: b.InFlight}
 	for i := range out.Starts {
 		out.Starts[i] = b.Starts[lo+i] - first
 	}
@@ -59,9 +62,16 @@ func (b *Batch) Check(vocab int) error {
 	return nil
 }
 
-// groups cuts the batch into runs of whole sequences of at most limit tokens (a longer sequence makes its own run) and
+// GroupTokens is what a zero [Batch.InFlight] stands for.
+const GroupTokens = 4096
+
+// groups cuts the batch into runs of whole sequences of at most InFlight tokens (a longer sequence makes its own run) and
 // calls f with the first and the last-plus-one sequence of each.
-func (b *Batch) groups(limit int, f func(lo, hi int)) {
+func (b *Batch) groups(f func(lo, hi int)) {
+	limit := b.InFlight
+	if limit == 0 {
+		limit = GroupTokens
+	}
 	lo := 0
 	for hi := 1; hi <= b.Sequences(); hi++ {
 		if hi == b.Sequences() || b.Starts[hi+1]-b.Starts[lo] > limit {

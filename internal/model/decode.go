@@ -126,6 +126,8 @@ func (d *Decoder) attend(layer int, a *GQA, batch *Batch, h, y []float32) {
 // SampleOptions says what a network writes for itself.
 type SampleOptions struct {
 	Sequences, Length int
+	// First is the number of the first sequence, on which, with the seed, the random numbers of each depend.
+	First int
 	// Start is the first token of every sequence (BOS or the document separator).
 	Start int
 	Seed  uint64
@@ -135,8 +137,12 @@ type SampleOptions struct {
 	Stop func() error
 }
 
+// ManyRows is the number of tokens from which on products with weights sum in one order; those of fewer sum in another.
+const ManyRows = 17
+
 // Sample draws sequences from the network at temperature 1, each beginning with Start, which is included. The same seed
-// gives the same ids whatever the number of threads.
+// gives the same ids whatever the number of threads, and sequences the same whatever others are beside them, as long as all
+// are at least [ManyRows] or all are fewer.
 func Sample(e *blas.Engine, net *Network, o SampleOptions) ([][]int, error) {
 	out := make([][]int, o.Sequences)
 	d, err := NewDecoder(e, net, o.Sequences, o.Length)
@@ -147,7 +153,7 @@ func Sample(e *blas.Engine, net *Network, o SampleOptions) ([][]int, error) {
 	random := make([]*rand.Rand, o.Sequences)
 	ids := make([]int, o.Sequences)
 	for s := range out {
-		random[s] = rand.New(rand.NewPCG(o.Seed, uint64(s)))
+		random[s] = rand.New(rand.NewPCG(o.Seed, uint64(o.First+s)))
 		ids[s] = o.Start
 		out[s] = append(out[s], o.Start)
 	}

@@ -13,7 +13,7 @@ import (
 // it: through the softmax it is q - p in the logits.
 func (n *Network) Divergence(e *blas.Engine, rows int, want, got []float32, soft float64, dx []float32) float64 {
 	d, vocab := n.Hidden, n.Vocab
-	step := logitRows(vocab)
+	step := min(rows, logitRows(vocab))
 	h := make([]float32, step*d)
 	p, q := make([]float32, step*vocab), make([]float32, step*vocab)
 	losses := make([]float64, rows)

@@ -2,9 +2,6 @@ package model
 
 import "github.com/mlaconvert/mlaconvert/internal/blas"
 
-// groupTokens bounds how many tokens' queries, keys and values an attention holds at once.
-const groupTokens = 4096
-
 // GQA is grouped-query attention with rotary halves (Ainslie et al. 2023); KVHeads == Heads is multi-head attention.
 type GQA struct {
 	Heads, KVHeads, HeadDim int
@@ -81,7 +78,7 @@ func (p *Projected) Probabilities(s, h int, visit func(lo, hi int, p []float32))
 // Forward implements [Attention].
 func (a *GQA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
 	hidden := a.O.Out
-	b.groups(groupTokens, func(lo, hi int) {
+	b.groups(func(lo, hi int) {
 		part := b.Slice(lo, hi)
 		start := b.Starts[lo]
 		n := part.Tokens()

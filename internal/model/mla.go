@@ -97,7 +97,7 @@ func (a *MLA) head(s *mlaStates, start, n, hd int) *head {
 // Forward implements [Attention].
 func (a *MLA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
 	hidden := a.O.Out
-	b.groups(groupTokens, func(lo, hi int) {
+	b.groups(func(lo, hi int) {
 		part := b.Slice(lo, hi)
 		start, n := b.Starts[lo], part.Tokens()
 		s := a.project(e, &part, h[start*hidden:])
@@ -110,7 +110,7 @@ func (a *MLA) Forward(e *blas.Engine, b *Batch, h, y []float32) {
 // HeadOutputs sets out [tokens, Heads*VDim] to the heads' outputs for the normed input h [tokens, hidden]: the input of
 // the output projection.
 func (a *MLA) HeadOutputs(e *blas.Engine, b *Batch, h, out []float32) {
-	b.groups(groupTokens, func(lo, hi int) {
+	b.groups(func(lo, hi int) {
 		part := b.Slice(lo, hi)
 		start := b.Starts[lo]
 		a.attend(e, &part, a.project(e, &part, h[start*a.O.Out:]), out[start*a.O.In:])
@@ -169,7 +169,7 @@ func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []floa
 // the square of the attention that it receives: what an error of its latent's length costs, to first order.
 func (a *MLA) SquaredAttention(e *blas.Engine, b *Batch, h []float32) []float64 {
 	received := make([]float64, b.Tokens())
-	b.groups(groupTokens, func(lo, hi int) {
+	b.groups(func(lo, hi int) {
 		part := b.Slice(lo, hi)
 		start := b.Starts[lo]
 		s := a.project(e, &part, h[start*a.O.Out:])

@@ -221,7 +221,8 @@ func TestBatch(t *testing.T) {
 		t.Errorf("got %+v", part)
 	}
 	var runs [][2]int
-	b.groups(3, func(lo, hi int) { runs = append(runs, [2]int{lo, hi}) })
+	b.InFlight = 3
+	b.groups(func(lo, hi int) { runs = append(runs, [2]int{lo, hi}) })
 	if len(runs) != 2 || runs[0] != [2]int{0, 2} || runs[1] != [2]int{2, 3} {
 		t.Errorf("got %v", runs)
 	}

@@ -19,6 +19,31 @@ type Network struct {
 	head      Weight
 	embed     Weight
 	finalNorm []float32
+	headName  string
+	// inFlight is the [Batch.InFlight] of what is embedded, release makes weights give their pages back.
+	inFlight int
+	release  bool
+}
+
+// Save makes the network keep less in memory at once, at some cost in time and none in results: attention holds the
+// queries, keys and values of at most so many tokens (0 stands for 4,096) of any batch that is embedded after this, and with
+// release the pages of a weight are given back after every product with it.
+func (n *Network) Save(inFlight int, release bool) error {
+	n.inFlight, n.release = inFlight, release
+	for _, w := range []struct {
+		name   string
+		weight *Weight
+	}{{n.tensors.Embed, &n.embed}, {n.headName, &n.head}} {
+		w.weight.release = nil
+		if release {
+			t, err := n.src.Want(w.name)
+			if err != nil {
+				return err
+			}
+			w.weight.release = t.Release
+		}
+	}
+	return nil
 }
 
 // OpenSource prepares the network of a source checkpoint. The source must stay open as long as the network is used.
@@ -68,6 +93,7 @@ func OpenMLA(src *checkpoint.Source, m *arch.MLA) (*Network, error) {
 
 func (n *Network) open(head string) error {
 	l := &loader{src: n.src}
+	n.headName = head
 	n.embed = l.weight(n.tensors.Embed, n.Vocab, n.Hidden)
 	n.finalNorm = l.vector(n.tensors.FinalNorm, n.Hidden)
 	n.head = l.weight(head, n.Vocab, n.Hidden)
@@ -78,7 +104,9 @@ func (n *Network) open(head string) error {
 type loader struct {
 	src  *checkpoint.Source
 	used []*checkpoint.Tensor
-	err  error
+	// release is that of the network.
+	release bool
+	err     error
 }
 
 func (l *loader) want(name string, shape ...int) *checkpoint.Tensor {
@@ -103,6 +131,9 @@ func (l *loader) weight(name string, out, in int) Weight {
 	if err != nil {
 		l.err = err
 	}
+	if l.release {
+		w.release = t.Release
+	}
 	return w
 }
 
@@ -120,7 +151,7 @@ func (l *loader) vector(name string, n int) []float32 {
 
 // Block loads one layer. Close it when it has been used.
 func (n *Network) Block(layer int) (*Block, error) {
-	l := &loader{src: n.src}
+	l := &loader{src: n.src, release: n.release}
 	t := n.tensors
 	name := func(s string) string { return t.Layer(layer, s) }
 	b := &Block{
@@ -145,8 +176,10 @@ func (n *Network) Block(layer int) (*Block, error) {
 	return b, nil
 }
 
-// Embed returns the residual stream [tokens, Hidden] before the first layer.
+// Embed returns the residual stream [tokens, Hidden] before the first layer, and sets how much of the batch attention holds
+// at once.
 func (n *Network) Embed(b *Batch) ([]float32, error) {
+	b.InFlight = n.inFlight
 	if err := b.Check(n.Vocab); err != nil {
 		return nil, err
 	}
@@ -154,6 +187,7 @@ func (n *Network) Embed(b *Batch) ([]float32, error) {
 	for i, id := range b.IDs {
 		n.embed.Row(id, x[i*n.Hidden:(i+1)*n.Hidden])
 	}
+	n.embed.used()
 	return x, nil
 }
 
@@ -180,7 +214,7 @@ func logitRows(vocab int) int { return max(1, min(256, 16<<20/vocab)) }
 // Logits calls visit with slices of the logits of the residual streams x [rows, Hidden]: logits [m, Vocab] of rows lo to
 // lo+m-1, valid during the call.
 func (n *Network) Logits(e *blas.Engine, rows int, x []float32, visit func(lo, m int, logits []float32)) {
-	step := logitRows(n.Vocab)
+	step := min(rows, logitRows(n.Vocab))
 	h := make([]float32, step*n.Hidden)
 	out := make([]float32, step*n.Vocab)
 	for lo := 0; lo < rows; lo += step {

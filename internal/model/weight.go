@@ -13,6 +13,8 @@ type Weight struct {
 	Out, In int
 	F32     []float32
 	BF16    []uint16
+	// release, if set, gives the pages of a mapped weight back; it is called after every product (see [Network.Save]).
+	release func()
 }
 
 // NewWeight wraps float32 data of out x in elements.
@@ -50,8 +52,16 @@ var littleEndian = func() bool {
 	return *(*byte)(unsafe.Pointer(&x)) == 1
 }()
 
+// used follows every use of all of the weight.
+func (w *Weight) used() {
+	if w.release != nil {
+		w.release()
+	}
+}
+
 // Apply computes y = x W^T + beta y for n rows x [n, In] with row stride ldx; y is [n, Out] with row stride ldy.
 func (w *Weight) Apply(e *blas.Engine, n int, x []float32, ldx int, beta float32, y []float32, ldy int) {
+	defer w.used()
 	if w.BF16 != nil {
 		e.SgemmBF16(true, n, w.Out, w.In, 1, x, ldx, w.BF16, w.In, beta, y, ldy)
 		return
@@ -61,6 +71,7 @@ func (w *Weight) Apply(e *blas.Engine, n int, x []float32, ldx int, beta float32
 
 // ApplyT computes x = y W + beta x, the transpose of [Weight.Apply], for n rows.
 func (w *Weight) ApplyT(e *blas.Engine, n int, y []float32, ldy int, beta float32, x []float32, ldx int) {
+	defer w.used()
 	if w.BF16 != nil {
 		e.SgemmBF16(false, n, w.In, w.Out, 1, y, ldy, w.BF16, w.In, beta, x, ldx)
 		return
