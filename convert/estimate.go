@@ -455,10 +455,10 @@ func (c *counts) mlaBack() bench.Work {
 	}
 }
 
-// descent is one token's part in a step of the descent over one layer: both networks forward, back through the converted
-// one, the MLP to its input alone.
+// descent is one token's part in a step of the descent over one layer: the converted network forward and back, the MLP to
+// its input alone.
 func (c *counts) descent() bench.Work {
-	w := bench.Sum(c.sourceAttention(1), c.feedForward(1), c.mlaForward(1), c.feedForward(1), c.mlaBack())
+	w := bench.Sum(c.mlaForward(1), c.feedForward(1), c.mlaBack())
 	w[c.wide] += 6 * c.d * c.mlp
 	w.Add(1, bench.Work{bench.Exp: c.mlp, bench.Shared: 10*c.mlp + 8*c.d})
 	return w
@@ -472,9 +472,9 @@ func (c *counts) polishing() bench.Work {
 	steps := early*float64(o.EarlySteps) + (c.layers-early)*float64(o.Steps) // of a layer
 	checks := c.layers + steps/calibrate.CheckEvery
 	w := c.descent().Times(steps * float64(o.Sequences) * c.window)
-	w[bench.Shared] += 12 * steps * c.mlaWeights() // the optimizer
+	w[bench.Shared] += 15 * steps * c.mlaWeights() // the optimizer and the average
 	source, converted := bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
-	w.Add(checks*c.hold, bench.Sum(source, converted))
+	w.Add(checks*c.hold, converted)
 	w.Add(c.layers*c.hold, bench.Sum(source, converted))
 	w.Add(c.layers*c.train, converted)
 	return w
@@ -499,7 +499,7 @@ func (c *counts) correcting() bench.Work {
 
 	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
 	step := bench.Sum(c.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
-	step[bench.Shared] += 12 * c.layers * c.mlaWeights() // the optimizer
+	step[bench.Shared] += 15 * c.layers * c.mlaWeights() // the optimizer and the average
 	check := bench.Sum(forward, divergence).Times(c.hold)
 	// What the drift of the layers is in the end.
 	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.hold), forward.Times(c.hold))

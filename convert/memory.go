@@ -133,12 +133,14 @@ func (m *phaseMemory) bytes() int64 {
 //	            4 c a + 16 d H rope + ...  their attention in float32, and two of them on the way there, in float64
 //	            or 4 t (d + q)           outputs of the converted attention and of its heads, with the normal equations
 //	            8 d (2 q + 2 k)          the source's attention
-//	            4 t 2 d                  both streams before the layers that are polished together, where they are
+//	            4 (1 + p + (L-1)/p) t d  the converted stream before the p layers that are polished together, where they are,
+//	                                     and the source's behind them and behind those before
 //	            4 L a                    the layers converted so far
-//	polishing   4 (6 t d + L a + 4 p a)  streams; gradients, two moments and the best state of the p layers
+//	polishing   4 ((3 + p + (L-1)/p) t d + L a + 5 p a)  streams; gradients, two moments, average and best state of the p layers
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
-//	correcting  4 (5 L a + 3 t d)        weights, gradients, two moments, the best state; the embeddings, the source's end
+//	correcting  4 (6 L a + (1 + L/p) t d)  weights, gradients, two moments, average and best state; the embeddings, the
+//	                                     source's streams behind every p layers
 //	            4 l L (6 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
@@ -198,8 +200,10 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	if o.Polish.Steps > 0 {
 		together := min(int64(o.Polish.Layers), l)
 		kept := int64(window) * together * (6*d + states + 2*f)
-		fitting += 4 * t * 2 * d
-		phase("polishing", together, 4*(6*t*d+l*a+4*together*a+kept)+forward)
+		// The converted stream before the layers, the source's behind each of them and behind those before.
+		behind := (1 + together + (l-1)/together) * t * d
+		fitting += 4 * behind
+		phase("polishing", together, 4*(2*t*d+behind+l*a+5*together*a+kept)+forward)
 	}
 	phase("fitting", 1, fitting)
 	if r := int64(p.Target.Rank); !p.Target.Bias {
@@ -208,7 +212,8 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	}
 	if o.Distill.Steps > 0 {
 		kept := int64(window) * l * (6*d + states + 2*f)
-		phase("correcting", l, 4*(5*l*a+3*t*d+kept)+logits+forward)
+		ends := (l + int64(o.Polish.Layers) - 1) / int64(o.Polish.Layers)
+		phase("correcting", l, 4*(6*l*a+(1+ends)*t*d+kept)+logits+forward)
 	}
 	return out
 }

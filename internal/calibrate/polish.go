@@ -45,6 +45,7 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 // correct moves all layers down the gradient of the divergence of the logits together with that of the drift.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]float32) error {
 	o := r.options.Distill
+	r.train, r.hold = &streams{batch: r.train.batch}, &streams{batch: r.hold.batch} // no more needed
 	t, err := newDescent(r.engine, r.net, 0, layers, &course{batch: r.train.batch, behind: train}, &course{batch: r.hold.batch, behind: hold})
 	if err != nil {
 		return err
