@@ -79,18 +79,23 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 // stepProgress turns the steps of a calibration into phases.
 func stepProgress(progress Progress) func(calibrate.Step) {
 	phase := ""
-	names := map[string]struct {
-		phase string
-		unit  string
-	}{"layer": {"calibrating", "layers"}, "distill": {"correcting all layers together", "steps"}, "neutral": {"neutralising the latent norm", "layers"}}
 	return func(s calibrate.Step) {
-		n, ok := names[s.Name]
-		if !ok {
+		name, unit := "", "steps"
+		switch s.Name {
+		case "layer":
+			name, unit = "calibrating", "layers"
+		case "polish":
+			name = fmt.Sprintf("polishing layers from %d on", s.Layer)
+		case "distill":
+			name = "correcting all layers together"
+		case "neutral":
+			name, unit = "neutralising the latent norm", "layers"
+		default:
 			return
 		}
-		if phase != n.phase {
-			phase = n.phase
-			progress.Phase(n.phase, int64(s.Total), ui.Unit(n.unit))
+		if phase != name {
+			phase = name
+			progress.Phase(name, int64(s.Total), ui.Unit(unit))
 		}
 		progress.Done(int64(s.Done))
 	}
