@@ -173,12 +173,17 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 	g.engine.run(workers, cols*rows, func(i int) {
 		// Neighbouring tasks take the same rows: with few rows there is one row of tasks.
 		ci, ri := i%cols, i/cols
+		if g.part == upper {
+			ci = cols - 1 - ci // the last columns reach furthest down: the longest tasks come first
+		}
 		task := task[T, S]{
 			product: g, across: across, down: down, m0: m0,
 			j0: j0 + (j1-j0)*ci/cols, j1: j0 + (j1-j0)*(ci+1)/cols,
 			i0: down.count * ri / rows, i1: down.count * (ri + 1) / rows,
 		}
-		task.run(shared, size, b0, b1, block)
+		if task.trim(); task.j0 < task.j1 {
+			task.run(shared, size, b0, b1, block)
+		}
 	})
 }
 
@@ -216,6 +221,16 @@ type task[T float, S any] struct {
 	across, down   panels
 	m0             int // row of A that the panels of A start from
 	j0, j1, i0, i1 int // panels of B and A
+}
+
+// trim leaves out the panels of B that only touch the triangle of C that is not wanted, so that they are not packed.
+func (t *task[T, S]) trim() {
+	switch t.part {
+	case upper:
+		t.j0 = max(t.j0, t.across.at(t.m0+t.down.start(t.i0)))
+	case lower:
+		t.j1 = min(t.j1, t.across.at(min(t.m, t.m0+t.down.start(t.i1))-1)+1)
+	}
 }
 
 func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {

@@ -117,8 +117,8 @@ func (t *descent) close() {
 }
 
 // run goes down and leaves the layers in the averaged state with the least held-out loss that it has seen. It returns the
-// learning rate that led there, 0 if none lowered the loss.
-func (t *descent) run(ctx context.Context, o Descent, seed uint64) (served float64, err error) {
+// learning rate that passed its trial, 0 if none did.
+func (t *descent) run(ctx context.Context, o Descent, seed uint64) (passed float64, err error) {
 	best, err := t.heldOut(t.layers)
 	if err != nil {
 		return 0, err
@@ -172,7 +172,10 @@ func (t *descent) run(ctx context.Context, o Descent, seed uint64) (served float
 		t.tell(true, step, now)
 		switch {
 		case now < best:
-			best, proven, missed, served = now, true, false, rate
+			if !proven {
+				proven, passed = true, rate
+			}
+			best, missed = now, false
 			for i, a := range average {
 				kept[i].CopyWeights(a)
 			}
@@ -189,7 +192,7 @@ func (t *descent) run(ctx context.Context, o Descent, seed uint64) (served float
 	for i, a := range t.layers {
 		a.CopyWeights(kept[i])
 	}
-	return served, nil
+	return passed, nil
 }
 
 var errNotFinite = errors.New("the converted network's difference from the source is not finite")
