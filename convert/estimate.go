@@ -469,8 +469,9 @@ func (c *counts) descent() bench.Work {
 func (c *counts) polishing() bench.Work {
 	o := c.options.Polish
 	early := min(c.layers, float64(o.Layers))
-	steps := early*float64(o.EarlySteps) + (c.layers-early)*float64(o.Steps) // of a layer
-	checks := c.layers + steps/calibrate.CheckEvery
+	trials := early * triedRates
+	steps := early*float64(o.EarlySteps) + (c.layers-early)*float64(o.Steps) + trials*calibrate.TrialSteps // of a layer
+	checks := c.layers + steps/calibrate.CheckEvery + trials
 	w := c.descent().Times(steps * float64(o.Sequences) * c.window)
 	w[bench.Shared] += 15 * steps * c.mlaWeights() // the optimizer and the average
 	source, converted := bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
@@ -479,6 +480,9 @@ func (c *counts) polishing() bench.Work {
 	w.Add(c.layers*c.train, converted)
 	return w
 }
+
+// triedRates is how many learning rates are on trial as a rule: the best one is found when the next is worse.
+const triedRates = 2
 
 func (c *counts) scoutStep() float64 {
 	return max(1, math.Floor(c.layers/calibrate.ScoutLayers))
@@ -489,8 +493,7 @@ func (c *counts) scoutStep() float64 {
 func (c *counts) correcting() bench.Work {
 	o := c.options.Distill
 	n := float64(o.Sequences) * c.window
-	// Before them a rate that is too high is on trial, or two.
-	steps, checks := float64(o.Steps+calibrate.TrialSteps), 2+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
+	steps, checks := float64(o.Steps+triedRates*calibrate.TrialSteps), 1+triedRates+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
 
 	forward := bench.Sum(c.mlaForward(1), c.feedForward(1)).Times(c.layers)
 	divergence := c.logits(1, 2)

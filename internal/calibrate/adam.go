@@ -85,7 +85,7 @@ func (o *adam) step(e *blas.Engine, share float64) {
 	}
 }
 
-// schedule is the share of the learning rate at a step: ten steps of warm-up, and in the last quarter down to nothing.
+// schedule is the share of the learning rate at a step: ten steps of warm-up, and in the second half down to nothing.
 func schedule(step, steps int) float64 {
-	return math.Min(1, math.Min(float64(step+1)/10, 4*(1-float64(step)/float64(steps))))
+	return math.Min(1, math.Min(float64(step+1)/10, 2*(1-float64(step)/float64(steps))))
 }

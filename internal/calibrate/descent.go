@@ -33,19 +33,19 @@ func soften(loss, soft float64) (softened, slope float64) {
 const (
 	// CheckEvery is how many steps lie between two looks at the held-out tokens.
 	CheckEvery = 20
-	// TrialSteps is how many steps a rate is on trial: one that has not lowered the held-out loss then is divided by
-	// slowdown, and the steps count anew. What serves a small model makes a real one worse.
+	// TrialSteps is how many steps a rate is on trial. What serves a small model makes a real one worse.
 	TrialSteps = 8
 	slowdown   = 3
+	// headway is the share of the held-out loss that a look should find it lowered by. One that is tooFar above the least
+	// loss, or the second in a row that finds less headway, makes the descent go back to the best state and on more slowly.
+	headway = 0.005
+	tooFar  = 1.02
 	// averaged is how much of the average of the weights each step leaves (Polyak & Juditsky 1992; here of the last steps,
 	// exponentially). The averages are what the held-out tokens judge: steps of a rate that makes headway are noisy. The
 	// polish of SmolLM2-135M's first six layers reached in 20 steps the loss that it took 40 to without.
 	averaged = 0.95
 	// leastRate is the share of the first rate below which there is nothing to gain.
 	leastRate = 1e-3
-	// tooFar is how much above the least loss seen so far makes the descent go back to it, and on more slowly; so does
-	// missing it twice.
-	tooFar = 1.02
 )
 
 // descent moves the attention weights of consecutive layers down the gradient of a loss, one sequence after the other: the
@@ -116,89 +116,138 @@ func (t *descent) close() {
 	}
 }
 
-// run goes down and leaves the layers in the averaged state with the least held-out loss that it has seen. It returns the
-// learning rate that passed its trial, 0 if none did.
-func (t *descent) run(ctx context.Context, o Descent, seed uint64) (passed float64, err error) {
+// run goes down and leaves the layers in the averaged state with the least held-out loss that it has seen. With trials it
+// starts at the best of some rates, without at o.Rate. It returns the rate that it started at, 0 if none served.
+func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) (rate float64, err error) {
 	best, err := t.heldOut(t.layers)
 	if err != nil {
 		return 0, err
 	}
-	if math.IsNaN(best) || math.IsInf(best, 0) {
+	if !isFinite(best) {
 		return 0, errNotFinite
 	}
 	t.tell(true, 0, best)
 	if best < nothingLost {
 		return 0, nil
 	}
-	kept, average, age := cloneAll(t.layers), cloneAll(t.layers), 0
 	t.random, t.order = rand.New(rand.NewPCG(seed, 1<<33)), nil
-	rate, proven, missed := o.Rate, false, false
-	back := func() {
-		rate /= slowdown
-		age = 0
-		for i, a := range t.layers {
-			a.CopyWeights(kept[i])
-			t.optimizers[i].reset()
+	kept := cloneAll(t.layers)
+	rate = o.Rate
+	if trials {
+		if rate, err = t.pick(ctx, o, best, kept); err != nil {
+			return 0, err
 		}
 	}
-	for step := 0; step < o.Steps && rate > o.Rate*leastRate; {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		loss, err := t.step(o.Sequences, rate*schedule(step, o.Steps))
-		if err != nil {
-			return 0, err
-		}
-		step++
-		age++
-		for i, a := range average {
-			if age == 1 {
-				a.CopyWeights(t.layers[i])
-				continue
+	err = t.descend(ctx, o, rate, best, kept)
+	return rate, err
+}
+
+// pick tries rates, each a third of the one before it, and returns the one with the least held-out loss after TrialSteps, 0 if
+// none lowers it. The layers are as they were.
+func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*model.MLA) (float64, error) {
+	average, chosen := cloneAll(start), 0.0
+	for rate := o.Rate; rate > o.Rate*leastRate; rate /= slowdown {
+		t.restart(start)
+		loss, finite := 0.0, true
+		for step := 0; step < TrialSteps && finite; step++ {
+			var err error
+			if loss, err = t.step(ctx, o.Sequences, rate*schedule(step, o.Steps)); err != nil {
+				return 0, err
 			}
-			a.Approach(t.engine, t.layers[i], float32(math.Max(1-averaged, 1/float64(age))))
-		}
-		t.tell(false, step, loss)
-		finite := !math.IsNaN(loss) && !math.IsInf(loss, 0)
-		if finite && step%CheckEvery != 0 && step != o.Steps && (proven || step != TrialSteps) {
-			continue
+			finite = isFinite(loss)
+			t.average(average, step+1)
+			t.tell(false, step+1, loss)
 		}
 		now := math.Inf(1)
 		if finite {
+			var err error
 			if now, err = t.heldOut(average); err != nil {
 				return 0, err
 			}
 		}
-		t.tell(true, step, now)
-		switch {
-		case now < best:
-			if !proven {
-				proven, passed = true, rate
+		t.tell(true, TrialSteps, now)
+		if now < least {
+			chosen, least = rate, now
+		} else if chosen > 0 {
+			break
+		}
+	}
+	t.restart(start)
+	return chosen, nil
+}
+
+// descend takes o.Steps steps at a rate that falls where they do not get on. kept is the layers' state, whose held-out loss is
+// best, and in the end the best state.
+func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, kept []*model.MLA) error {
+	average, age, missed, least := cloneAll(kept), 0, false, rate*leastRate
+	for step := 1; step <= o.Steps && rate > least; step++ {
+		loss, err := t.step(ctx, o.Sequences, rate*schedule(step-1, o.Steps))
+		if err != nil {
+			return err
+		}
+		age++
+		t.average(average, age)
+		t.tell(false, step, loss)
+		if isFinite(loss) && step%CheckEvery != 0 && step != o.Steps {
+			continue
+		}
+		now := math.Inf(1)
+		if isFinite(loss) {
+			if now, err = t.heldOut(average); err != nil {
+				return err
 			}
-			best, missed = now, false
+		}
+		t.tell(true, step, now)
+		before := best
+		if now < best {
+			best = now
 			for i, a := range average {
 				kept[i].CopyWeights(a)
 			}
-		case !proven:
-			back()
-			step = 0
-		case missed || !(now <= tooFar*best):
-			back()
+		}
+		switch {
+		case now < (1-headway)*before:
 			missed = false
+		case missed || !(now <= tooFar*before):
+			rate /= slowdown
+			age, missed = 0, false
+			t.restart(kept)
 		default:
 			missed = true
 		}
 	}
-	for i, a := range t.layers {
-		a.CopyWeights(kept[i])
-	}
-	return passed, nil
+	t.restart(kept)
+	return nil
 }
+
+// restart sets the layers to a state and forgets the gradients seen so far.
+func (t *descent) restart(state []*model.MLA) {
+	for i, a := range t.layers {
+		a.CopyWeights(state[i])
+		t.optimizers[i].reset()
+	}
+}
+
+// average takes the layers' state after so many steps into the average.
+func (t *descent) average(average []*model.MLA, steps int) {
+	for i, a := range average {
+		if steps == 1 {
+			a.CopyWeights(t.layers[i])
+			continue
+		}
+		a.Approach(t.engine, t.layers[i], float32(math.Max(1-averaged, 1/float64(steps))))
+	}
+}
+
+func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 var errNotFinite = errors.New("the converted network's difference from the source is not finite")
 
 // step moves all layers along the gradient of some sequences and returns their mean loss.
-func (t *descent) step(sequences int, rate float64) (float64, error) {
+func (t *descent) step(ctx context.Context, sequences int, rate float64) (float64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	var part []int
 	tokens := 0
 	for range sequences {

@@ -18,12 +18,11 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	o := r.options.Polish.Descent
 	if first == 0 {
 		o.Steps = r.options.Polish.EarlySteps
-	}
-	if r.rate > 0 {
+	} else {
 		o.Rate = r.rate
 	}
 	t.tell = r.teller("polish", first, o.Steps)
-	rate, err := t.run(ctx, o, r.options.Seed+uint64(first))
+	rate, err := t.run(ctx, o, first == 0, r.options.Seed+uint64(first))
 	if err != nil {
 		return err
 	}
@@ -57,10 +56,7 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]
 		}
 	}
 	t.matching, t.logits, t.tell = o.Matching, true, r.teller("distill", 0, o.Steps)
-	if r.rate > 0 {
-		o.Rate = r.rate
-	}
-	_, err = t.run(ctx, o.Descent, r.options.Seed)
+	_, err = t.run(ctx, o.Descent, true, r.options.Seed)
 	return err
 }
 

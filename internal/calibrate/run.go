@@ -39,7 +39,7 @@ type run struct {
 	net         *model.Network
 	options     Options
 	train, hold *streams
-	// rate is the learning rate that passed its trial in the first descent and is the first one of the others; 0 before.
+	// rate is the learning rate that the polish of the first layers chose for that of the others.
 	rate float64
 }
 
