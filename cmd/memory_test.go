@@ -3,6 +3,7 @@ package cmd
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -11,7 +12,7 @@ import (
 )
 
 // BenchmarkPeakMemory converts checkpoints of 2 and of 8 layers of one shape, each in a process of its own, and fails if
-// the peak resident size grows by more than 20 % or exceeds the plan's prediction.
+// the peak resident size grows by more than 20 % or is not within 15 % of the plan's prediction.
 func BenchmarkPeakMemory(b *testing.B) {
 	shape := testmodel.Shape{Hidden: 1024, Intermediate: 2816, Heads: 16, KVHeads: 8, HeadDim: 64, Vocab: 4096, DType: "BF16", Seed: 1}
 	dir := b.TempDir()
@@ -41,8 +42,8 @@ func BenchmarkPeakMemory(b *testing.B) {
 				if float64(peak[8]) > 1.2*float64(peak[2]) {
 					b.Errorf("peak of 8 layers %d bytes, of 2 layers %d", peak[8], peak[2])
 				}
-				if peak[8] > predicted {
-					b.Errorf("peak %d bytes, predicted %d", peak[8], predicted)
+				if off := float64(predicted)/float64(peak[8]) - 1; math.Abs(off) > 0.15 {
+					b.Errorf("peak %d bytes, predicted %d: %+.0f %%", peak[8], predicted, 100*off)
 				}
 			}
 		})

@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -280,20 +281,23 @@ func TestSchedule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peak := func(jobs int) int64 { return p.PeakMemory(Schedule{Jobs: jobs}) }
+	// The least limit for so many layers at once.
+	peak := func(jobs int) int64 {
+		return int64(math.Ceil(float64(p.PeakMemory(Schedule{Jobs: jobs}))/(1-margin))) + 1
+	}
 	for _, c := range []struct {
 		wanted int
 		limit  int64
 		want   int
 	}{
 		{1, 0, 1}, {2, 0, 2}, {99, 0, 3}, {0, 0, 1},
-		{3, peak(3), 3}, {3, peak(3) - 1, 2}, {3, peak(2) - 1, 1}, {3, peak(1), 1},
+		{3, peak(3), 3}, {3, peak(3) - 3, 2}, {3, peak(2) - 3, 1}, {3, peak(1), 1},
 	} {
 		if got, err := p.Schedule(c.wanted, c.limit); err != nil || got != (Schedule{Jobs: c.want}) {
 			t.Errorf("%+v: got %+v, %v", c, got, err)
 		}
 	}
-	_, err = p.Schedule(1, peak(1)-1)
+	_, err = p.Schedule(1, peak(1)-3)
 	var e *checkpoint.Error
 	if !errors.As(err, &e) || e.Kind != checkpoint.NoSpace {
 		t.Errorf("too little memory: %v", err)
@@ -313,7 +317,7 @@ func TestLeanSchedule(t *testing.T) {
 	}
 	most := p.PeakMemory(Schedule{Jobs: 3})
 	saved, ways := -1, 0
-	for limit := most; ; limit -= most / 500 {
+	for limit := most * 11 / 10; ; limit -= most / 500 {
 		s, err := p.Schedule(3, limit)
 		if err != nil {
 			var e *checkpoint.Error
