@@ -481,7 +481,7 @@ func (c *counts) polishing() bench.Work {
 	return w
 }
 
-// triedRates is how many learning rates are on trial as a rule: the best one is found when the next is worse.
+// triedRates is how many learning rates the first polish tries as a rule: the best one is found when the next is worse.
 const triedRates = 2
 
 func (c *counts) scoutStep() float64 {
@@ -493,7 +493,7 @@ func (c *counts) scoutStep() float64 {
 func (c *counts) correcting() bench.Work {
 	o := c.options.Distill
 	n := float64(o.Sequences) * c.window
-	steps, checks := float64(o.Steps+triedRates*calibrate.TrialSteps), 1+triedRates+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
+	steps, checks := float64(o.Steps), 1+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
 
 	forward := bench.Sum(c.mlaForward(1), c.feedForward(1)).Times(c.layers)
 	divergence := c.logits(1, 2)

@@ -36,10 +36,12 @@ const (
 	// TrialSteps is how many steps a rate is on trial. What serves a small model makes a real one worse.
 	TrialSteps = 8
 	slowdown   = 3
-	// headway is the share of the held-out loss that a look should find it lowered by. One that is tooFar above the least
-	// loss, or the second in a row that finds less headway, makes the descent go back to the best state and on more slowly.
-	headway = 0.005
-	tooFar  = 1.02
+	// headway is the share of the held-out loss that a look should find it lowered by. As many in a row as patience that find
+	// less, or one that is tooFar above the least loss, make the descent go back to the best state and on more slowly. At
+	// first the loss rises as a rule: Adam's first steps are as long as later ones, and mostly noise.
+	headway  = 0.005
+	patience = 3
+	tooFar   = 1.03
 	// averaged is how much of the average of the weights each step leaves (Polyak & Juditsky 1992; here of the last steps,
 	// exponentially). The averages are what the held-out tokens judge: steps of a rate that makes headway are noisy. The
 	// polish of SmolLM2-135M's first six layers reached in 20 steps the loss that it took 40 to without.
@@ -179,7 +181,7 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 // descend takes o.Steps steps at a rate that falls where they do not get on. kept is the layers' state, whose held-out loss is
 // best, and in the end the best state.
 func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, kept []*model.MLA) error {
-	average, age, missed, least := cloneAll(kept), 0, false, rate*leastRate
+	average, age, missed, least := cloneAll(kept), 0, 0, rate*leastRate
 	for step := 1; step <= o.Steps && rate > least; step++ {
 		loss, err := t.step(ctx, o.Sequences, rate*schedule(step-1, o.Steps))
 		if err != nil {
@@ -205,15 +207,14 @@ func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, ke
 				kept[i].CopyWeights(a)
 			}
 		}
+		missed++
 		switch {
 		case now < (1-headway)*before:
-			missed = false
-		case missed || !(now <= tooFar*before):
+			missed = 0
+		case missed == patience || !(now <= tooFar*before):
 			rate /= slowdown
-			age, missed = 0, false
+			age, missed = 0, 0
 			t.restart(kept)
-		default:
-			missed = true
 		}
 	}
 	t.restart(kept)

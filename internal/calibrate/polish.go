@@ -56,7 +56,7 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]
 		}
 	}
 	t.matching, t.logits, t.tell = o.Matching, true, r.teller("distill", 0, o.Steps)
-	_, err = t.run(ctx, o.Descent, true, r.options.Seed)
+	_, err = t.run(ctx, o.Descent, false, r.options.Seed)
 	return err
 }
 
