@@ -468,3 +468,37 @@ func meanDrift(t *testing.T, net *model.Network, first int, layers []*model.MLA,
 	})
 	return sum / float64(n*matched)
 }
+
+// TestDistillSlowsDown: at a rate far too high the steps are taken back until the rate serves, and the result is never
+// worse than the start.
+func TestDistillSlowsDown(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	sequences := randomSequences(16, 40, net.Vocab)
+	reached := func(d Descent) (kl float64) {
+		o.Distill.Descent = d
+		o.Progress = func(s Step) {
+			if s.Name == "held-out distill" && (s.Done == 0 || s.Figure < kl) {
+				kl = s.Figure
+			}
+		}
+		calibrated(t, net, 2, sequences, o)
+		return kl
+	}
+	start := reached(Descent{Steps: 1, Sequences: 2, Rate: 1e-9})
+	if got := reached(Descent{Steps: 8 * CheckEvery, Sequences: 4, Rate: 3}); got > 0.98*start {
+		t.Errorf("divergence %g, %g before", got, start)
+	}
+}
+
+func TestRefusesTooFewSequences(t *testing.T) {
+	net, a := network(t, nil)
+	if _, _, err := Run(context.Background(), blas.New(1), net, randomSequences(4, 20, net.Vocab), testOptions(a)); err == nil {
+		t.Error("accepted as many sequences as are held out")
+	}
+	bad := randomSequences(8, 20, net.Vocab)
+	bad[7][3] = net.Vocab
+	if _, _, err := Run(context.Background(), blas.New(1), net, bad, testOptions(a)); err == nil {
+		t.Error("accepted an id outside the vocabulary")
+	}
+}
