@@ -17,7 +17,6 @@ import (
 // shapes that take every way through the factorization. What is known beforehand is held to a tenth (there is work in
 // blocks and triangles that is counted as if it were smooth), what the convergence of a Krylov space decides to a quarter.
 func TestPhasesCountProducts(t *testing.T) {
-	// Not the best effort: its descents, which on weights that nobody has trained have little to gain, end before their steps do.
 	calibrated := func(effort calibrate.Effort) *Calibration {
 		return &Calibration{Source: CalibrationSelf, Tokens: 1024, Window: 64, Effort: effort, Seed: 1}
 	}
@@ -36,6 +35,7 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast), false},
 		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
+		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.shape
