@@ -53,22 +53,29 @@ func testOptions(a *arch.Model) Options {
 	}
 }
 
-// TestStatistics compares every moment with its definition, summed directly in float64.
-func TestStatistics(t *testing.T) {
-	net, _ := network(t, nil)
-	block, err := net.Block(1)
+// attentionInputs returns the attention of a layer and random inputs of the given mean for it, two sequences long.
+func attentionInputs(t *testing.T, net *model.Network, layer int, mean float64, r *rand.Rand, first, second int) (*model.GQA, model.Batch, []float32) {
+	t.Helper()
+	block, err := net.Block(layer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer block.Close()
+	t.Cleanup(block.Close)
 	a := block.Attention.(*model.GQA)
-	batch := model.NewBatch([][]int{make([]int, 9), make([]int, 5)})
-	d := a.Q.In
-	r := rand.New(rand.NewPCG(1, 1))
-	h := make([]float32, batch.Tokens()*d)
+	batch := model.NewBatch([][]int{make([]int, first), make([]int, second)})
+	h := make([]float32, batch.Tokens()*a.Q.In)
 	for i := range h {
-		h[i] = float32(1 + r.NormFloat64()) // a mean that the covariances must not see
+		h[i] = float32(mean + r.NormFloat64())
 	}
+	return a, batch, h
+}
+
+// TestStatistics compares every moment with its definition, summed directly in float64.
+func TestStatistics(t *testing.T) {
+	net, _ := network(t, nil)
+	r := rand.New(rand.NewPCG(1, 1))
+	a, batch, h := attentionInputs(t, net, 1, 1, r, 9, 5) // a mean that the covariances must not see
+	d := a.Q.In
 	w := 1 / float64(batch.Tokens())
 	const far = 9
 	got := Statistics(blas.New(2), a, &batch, h, far)

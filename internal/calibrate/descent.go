@@ -150,24 +150,19 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 	average, chosen := cloneAll(start), 0.0
 	for rate := o.Rate; rate > o.Rate*leastRate; rate /= slowdown {
 		t.restart(start)
-		loss, finite := 0.0, true
-		for step := 0; step < TrialSteps && finite; step++ {
+		loss := 0.0
+		for step := 0; step < TrialSteps && isFinite(loss); step++ {
 			var err error
 			if loss, err = t.step(ctx, o.Sequences, rate*schedule(step, o.Steps)); err != nil {
 				return 0, err
 			}
-			finite = isFinite(loss)
 			t.average(average, step+1)
 			t.tell(false, step+1, loss)
 		}
-		now := math.Inf(1)
-		if finite {
-			var err error
-			if now, err = t.heldOut(average); err != nil {
-				return 0, err
-			}
+		now, err := t.look(average, TrialSteps, loss)
+		if err != nil {
+			return 0, err
 		}
-		t.tell(true, TrialSteps, now)
 		if now < least {
 			chosen, least = rate, now
 		} else if chosen > 0 {
@@ -193,13 +188,10 @@ func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, ke
 		if isFinite(loss) && step%CheckEvery != 0 && step != o.Steps {
 			continue
 		}
-		now := math.Inf(1)
-		if isFinite(loss) {
-			if now, err = t.heldOut(average); err != nil {
-				return err
-			}
+		now, err := t.look(average, step, loss)
+		if err != nil {
+			return err
 		}
-		t.tell(true, step, now)
 		before := best
 		if now < best {
 			best = now
@@ -219,6 +211,20 @@ func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, ke
 	}
 	t.restart(kept)
 	return nil
+}
+
+// look tells of and returns the held-out loss of a state after so many steps; it is infinite if the last step's loss was not
+// finite.
+func (t *descent) look(state []*model.MLA, step int, loss float64) (float64, error) {
+	now := math.Inf(1)
+	if isFinite(loss) {
+		var err error
+		if now, err = t.heldOut(state); err != nil {
+			return 0, err
+		}
+	}
+	t.tell(true, step, now)
+	return now, nil
 }
 
 // restart sets the layers to a state and forgets the gradients seen so far.
@@ -285,8 +291,8 @@ func (t *descent) converted(i int, a *model.MLA) *model.Block {
 	return &b
 }
 
-// heldOut is the mean loss of the given layers over the held-out tokens: the divergence, in nats, where the layers end at the logits, the
-// drift where they do not.
+// heldOut is the mean loss of the given layers over the held-out tokens: the divergence, in nats, where the layers end at the
+// logits, the drift where they do not.
 func (t *descent) heldOut(layers []*model.MLA) (float64, error) {
 	e, d, sum := t.engine, t.net.Hidden, 0.0
 	last := len(t.blocks) - 1
@@ -315,6 +321,13 @@ type passes struct {
 	pull []float32
 }
 
+// apart sets diff to got - want and returns the squares of its length and of want's.
+func apart(got, want, diff []float32) (off, size float64) {
+	copy(diff, got)
+	vec.Axpy(-1, want, diff)
+	return float64(vec.SumSquares(diff)), math.Max(float64(vec.SumSquares(want)), 1e-30)
+}
+
 // match returns weight times the sum over tokens of the softened |x - want|^2 / |want|^2, x and want [tokens, d], and its
 // derivative by x.
 func match(e *blas.Engine, x, want []float32, d int, weight float64) (float64, []float32) {
@@ -322,11 +335,10 @@ func match(e *blas.Engine, x, want []float32, d int, weight float64) (float64, [
 	pull := make([]float32, len(x))
 	losses := make([]float64, n)
 	e.For(n, func(t int) {
-		got, to, out := x[t*d:(t+1)*d], want[t*d:(t+1)*d], pull[t*d:(t+1)*d]
-		share := 1 / math.Max(float64(vec.SumSquares(to)), 1e-30)
-		copy(out, got)
-		vec.Axpy(-1, to, out)
-		loss, slope := soften(share*float64(vec.SumSquares(out)), softDrift)
+		out := pull[t*d : (t+1)*d]
+		off, size := apart(x[t*d:(t+1)*d], want[t*d:(t+1)*d], out)
+		share := 1 / size
+		loss, slope := soften(share*off, softDrift)
 		losses[t] = weight * loss
 		vec.Scale(float32(2*weight*share*slope), out)
 	})

@@ -18,18 +18,8 @@ import (
 // out.)
 func TestInvariance(t *testing.T) {
 	net, a := network(t, nil)
-	block, err := net.Block(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer block.Close()
-	plain := block.Attention.(*model.GQA)
-	batch := model.NewBatch([][]int{make([]int, 40), make([]int, 23)})
 	r := rand.New(rand.NewPCG(4, 4))
-	h := make([]float32, batch.Tokens()*plain.Q.In)
-	for i := range h {
-		h[i] = float32(r.NormFloat64())
-	}
+	plain, batch, h := attentionInputs(t, net, 0, 0, r, 40, 23)
 	e := blas.New(2)
 
 	written := rewrite(plain, func(group, frequency int) (phase, scale float64) {
@@ -60,11 +50,12 @@ func TestInvariance(t *testing.T) {
 			{QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
 		} {
 			convert := func(g *model.GQA, width int) []float32 {
-				layer, st := sourceLayer(g), (*mla.Statistics)(nil)
-				if width == 0 {
-					st = Statistics(e, g, &batch, h, 64)
-				} else if st, err = ReducedStatistics(e, g, layer, &batch, h, width, 64); err != nil {
-					t.Fatal(err)
+				layer, st := sourceLayer(g), Statistics(e, g, &batch, h, 64)
+				if width > 0 {
+					var err error
+					if st, err = ReducedStatistics(e, g, layer, &batch, h, width, 64); err != nil {
+						t.Fatal(err)
+					}
 				}
 				f, err := mla.NewFit(layer, st, 10, frequencies, c, e)
 				if err != nil {

@@ -28,23 +28,12 @@ func ReducedStatistics(e *blas.Engine, a *model.GQA, layer *mla.Source, b *model
 	if st.Basis, err = mla.NewBasis(e, layer, st.Input, queries, width); err != nil {
 		return nil, err
 	}
-	rows := st.Basis.Rows
-	n, m, d := b.Tokens(), rows.Rows, rows.Cols
+	rows := model.Stacked(st.Basis.Rows)
+	n, m := b.Tokens(), rows.Out
 	z := make([]float32, n*m)
-	e.Sgemm(false, true, n, m, d, 1, h, d, float32s(rows), d, 0, z, m)
+	rows.Apply(e, n, h, rows.In, 0, z, m)
 	st.Input = svd.NewMatrix(m, m)
 	e.SsyrkAcc(m, n, 1/float64(n), z, m, st.Input.Data, m)
 	measureHeads(e, st, p, b, z, context)
 	return st, nil
-}
-
-// float32s narrows a matrix, row after row.
-func float32s(a svd.Matrix) []float32 {
-	out := make([]float32, 0, a.Rows*a.Cols)
-	for i := range a.Rows {
-		for _, v := range a.Row(i) {
-			out = append(out, float32(v))
-		}
-	}
-	return out
 }

@@ -5,25 +5,13 @@ import (
 	"testing"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
-	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
 
 // TestReducedStatistics: the moments in a basis are those of the inputs, projected.
 func TestReducedStatistics(t *testing.T) {
 	net, _ := network(t, nil)
-	block, err := net.Block(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer block.Close()
-	a := block.Attention.(*model.GQA)
-	batch := model.NewBatch([][]int{make([]int, 90), make([]int, 50)})
-	r := rand.New(rand.NewPCG(1, 2))
-	h := make([]float32, batch.Tokens()*a.Q.In)
-	for i := range h {
-		h[i] = float32(1 + r.NormFloat64())
-	}
+	a, batch, h := attentionInputs(t, net, 1, 1, rand.New(rand.NewPCG(1, 2)), 90, 50)
 	e := blas.New(2)
 	const width, far = 20, 90
 	whole := Statistics(e, a, &batch, h, far)

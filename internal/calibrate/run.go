@@ -10,7 +10,6 @@ import (
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
-	"github.com/mlaconvert/mlaconvert/internal/vec"
 	"github.com/mlaconvert/mlaconvert/mla"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
@@ -188,18 +187,17 @@ func (r *run) data(block *model.Block, s *streams) *layerData {
 	n := s.batch.Tokens()
 	t := isolatedData(r.engine, block, &s.batch, s.source)
 	t.convertedIn, t.target = make([]float32, n*block.Hidden), make([]float32, n*block.Hidden)
+	d := block.Hidden
+	r.engine.For(n, func(k int) {
+		row := func(x []float32) []float32 { return x[k*d : (k+1)*d] }
+		off, size := apart(row(s.converted), row(s.source), row(t.target)) // the target itself comes below
+		_, slope := soften(off/size, softDrift)
+		t.weights[k] *= slope
+	})
 	model.RMSNorm(r.engine, n, s.converted, block.AttnNorm, block.Eps, t.convertedIn)
 	for i, v := range t.output {
 		t.target[i] = v + s.source[i] - s.converted[i]
 	}
-	d := block.Hidden
-	r.engine.For(n, func(k int) {
-		drift := make([]float32, d)
-		copy(drift, s.converted[k*d:(k+1)*d])
-		vec.Axpy(-1, s.source[k*d:(k+1)*d], drift)
-		_, slope := soften(float64(vec.SumSquares(drift))/math.Max(float64(vec.SumSquares(s.source[k*d:(k+1)*d])), 1e-30), softDrift)
-		t.weights[k] *= slope
-	})
 	return t
 }
 

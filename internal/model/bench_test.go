@@ -18,14 +18,20 @@ var benchmarkShape = testmodel.Shape{
 func benchmarkNetwork(b *testing.B) *Network {
 	m := testmodel.New(benchmarkShape)
 	m.Config["max_position_embeddings"] = 2048
-	src := m.Open(b)
+	return openSource(b, m)
+}
+
+// openSource is the network of a checkpoint that is written for it.
+func openSource(t testing.TB, m *testmodel.Model) *Network {
+	t.Helper()
+	src := m.Open(t)
 	parsed, err := arch.Parse(src.Config())
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	net, err := OpenSource(src, parsed)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	return net
 }

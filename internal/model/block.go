@@ -54,11 +54,13 @@ func (b *Block) ForwardMLP(e *blas.Engine, n int, x []float32) {
 
 // Add sets x += y.
 func Add(e *blas.Engine, x, y []float32) {
+	inChunks(e, len(x), func(lo, hi int) { vec.Axpy(1, y[lo:hi], x[lo:hi]) })
+}
+
+// inChunks calls f for parts of n elements, in parallel.
+func inChunks(e *blas.Engine, n int, f func(lo, hi int)) {
 	const step = 1 << 14
-	e.For((len(x)+step-1)/step, func(i int) {
-		lo, hi := i*step, min(len(x), (i+1)*step)
-		vec.Axpy(1, y[lo:hi], x[lo:hi])
-	})
+	e.For((n+step-1)/step, func(i int) { f(i*step, min(n, (i+1)*step)) })
 }
 
 // MLP is the gated feed-forward network down(silu(gate h) * up h) (Shazeer 2020, SwiGLU).

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
@@ -16,15 +15,7 @@ func TestDecoder(t *testing.T) {
 	for _, dtype := range []string{"F32", "BF16", "F16"} {
 		shape := testmodel.Tiny
 		shape.DType = dtype
-		src := testmodel.New(shape).Open(t)
-		m, err := arch.Parse(src.Config())
-		if err != nil {
-			t.Fatal(err)
-		}
-		net, err := OpenSource(src, m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		net := openSource(t, testmodel.New(shape))
 		const sequences, length = 3, 17
 		r := rand.New(rand.NewPCG(1, 1))
 		ids := make([][]int, sequences)

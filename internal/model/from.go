@@ -15,24 +15,12 @@ func FromAttention(m *mla.Attention) *MLA {
 		Heads: m.Heads, NoPEDim: m.NoPEDim, RopeDim: m.RopeDim, VDim: m.VDim, Rank: m.Rank(), Frequencies: m.Frequencies,
 		OBias: make([]float32, m.Hidden()),
 	}
-	narrow := func(parts ...svd.Matrix) Weight {
-		w := Weight{In: parts[0].Cols}
-		for _, p := range parts {
-			w.Out += p.Rows
-			for i := range p.Rows {
-				for _, v := range p.Row(i) {
-					w.F32 = append(w.F32, float32(v))
-				}
-			}
-		}
-		return w
-	}
 	var q, up []svd.Matrix
 	for h := range m.Heads {
 		q = append(q, headBlock(m.QNoPE, h, m.NoPEDim), headBlock(m.QRope, h, m.RopeDim))
 		up = append(up, headBlock(m.UpK, h, m.NoPEDim), headBlock(m.UpV, h, m.VDim))
 	}
-	a.Q, a.KVDown, a.KVUp, a.O = narrow(q...), narrow(m.Down, m.KRope), narrow(up...), narrow(m.O)
+	a.Q, a.KVDown, a.KVUp, a.O = Stacked(q...), Stacked(m.Down, m.KRope), Stacked(up...), Stacked(m.O)
 	scale := float32(m.Scale * math.Sqrt(float64(a.qkDim())))
 	for i := range a.Q.F32 {
 		a.Q.F32[i] *= scale
@@ -41,6 +29,20 @@ func FromAttention(m *mla.Attention) *MLA {
 		a.OBias[i] = float32(v)
 	}
 	return a
+}
+
+// Stacked is the rows of matrices of equal width, one below the other, in float32.
+func Stacked(parts ...svd.Matrix) Weight {
+	w := Weight{In: parts[0].Cols}
+	for _, p := range parts {
+		w.Out += p.Rows
+		for i := range p.Rows {
+			for _, v := range p.Row(i) {
+				w.F32 = append(w.F32, float32(v))
+			}
+		}
+	}
+	return w
 }
 
 func headBlock(m svd.Matrix, h, width int) svd.Matrix {
@@ -96,11 +98,9 @@ func (a *MLA) CopyWeights(b *MLA) {
 
 // Approach moves the float32 weights of a by the given share of the way to those of b, which has the same shape.
 func (a *MLA) Approach(e *blas.Engine, b *MLA, share float32) {
-	const chunk = 1 << 14
 	from := b.learned()
 	for i, to := range a.learned() {
-		e.For((len(to)+chunk-1)/chunk, func(k int) {
-			lo, hi := k*chunk, min(len(to), (k+1)*chunk)
+		inChunks(e, len(to), func(lo, hi int) {
 			for j, v := range from[i][lo:hi] {
 				to[lo+j] += share * (v - to[lo+j])
 			}

@@ -4,22 +4,13 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/testmodel"
 )
 
 // TestSave: a network that saves memory computes the same, and lets every weight's pages go after each product with it.
 func TestSave(t *testing.T) {
-	src := testmodel.New(testmodel.Tiny).Open(t)
-	m, err := arch.Parse(src.Config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	net, err := OpenSource(src, m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	net := openSource(t, testmodel.New(testmodel.Tiny))
 	ids := make([][]int, 5)
 	for s := range ids {
 		for i := range 20 {
