@@ -85,7 +85,9 @@ func (o *adam) step(e *blas.Engine, share float64) {
 	}
 }
 
-// schedule is the share of the learning rate at a step: ten steps of warm-up, and in the second half down to nothing.
-func schedule(step, steps int) float64 {
-	return math.Min(1, math.Min(float64(step+1)/10, 2*(1-float64(step)/float64(steps))))
+// schedule is the share of the learning rate at a step: ten steps of warm-up, and behind the given share of the steps down to
+// nothing.
+func schedule(step, steps int, constant float64) float64 {
+	left := (1 - float64(step)/float64(steps)) / (1 - constant)
+	return math.Min(1, math.Min(float64(step+1)/10, left))
 }

@@ -37,8 +37,8 @@ const (
 	TrialSteps = 8
 	slowdown   = 3
 	// headway is the share of the held-out loss that a look should find it lowered by. As many in a row as patience that find
-	// less, or one that is tooFar above the least loss, make the descent go back to the best state and on more slowly. At
-	// first the loss rises as a rule: Adam's first steps are as long as later ones, and mostly noise.
+	// less, unless the rate falls anyway, or one that is tooFar above the least loss, make the descent go back to the best state
+	// and on more slowly. At first the loss rises as a rule: Adam's first steps are as long as later ones, and mostly noise.
 	headway  = 0.005
 	patience = 3
 	tooFar   = 1.03
@@ -153,7 +153,7 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 		loss := 0.0
 		for step := 0; step < TrialSteps && isFinite(loss); step++ {
 			var err error
-			if loss, err = t.step(ctx, o.Sequences, rate*schedule(step, o.Steps)); err != nil {
+			if loss, err = t.step(ctx, o.Sequences, rate*schedule(step, o.Steps, o.Constant)); err != nil {
 				return 0, err
 			}
 			t.average(average, step+1)
@@ -178,7 +178,7 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, kept []*model.MLA) error {
 	average, age, missed, least := cloneAll(kept), 0, 0, rate*leastRate
 	for step := 1; step <= o.Steps && rate > least; step++ {
-		loss, err := t.step(ctx, o.Sequences, rate*schedule(step-1, o.Steps))
+		loss, err := t.step(ctx, o.Sequences, rate*schedule(step-1, o.Steps, o.Constant))
 		if err != nil {
 			return err
 		}
@@ -203,7 +203,7 @@ func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, ke
 		switch {
 		case now < (1-headway)*before:
 			missed = 0
-		case missed == patience || !(now <= tooFar*before):
+		case missed == patience && o.Constant > 0 || !(now <= tooFar*before):
 			rate /= slowdown
 			age, missed = 0, 0
 			t.restart(kept)

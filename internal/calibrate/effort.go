@@ -55,12 +55,12 @@ func Preset(effort Effort, pairs, slots int) Options {
 	o.Neutral = Neutral{Tokens: 16384, Steps: 100}
 	switch effort {
 	case Balanced:
-		o.Polish = Polish{Descent: Descent{Steps: 40, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 100}
+		o.Polish = Polish{Descent: Descent{Steps: 40, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 100}
 		o.Distill = Distill{Descent: Descent{Steps: 80, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate}, Layers: 6, EarlySteps: 300}
-		o.Distill = Distill{Descent: Descent{Steps: 400, Sequences: 2, Rate: distillRate}, Matching: matching}
+		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
+		o.Distill = Distill{Descent: Descent{Steps: 120, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

@@ -30,6 +30,8 @@ type Descent struct {
 	Sequences int
 	// Rate is the learning rate that is tried first, as a share of the standard deviation of each tensor.
 	Rate float64
+	// Constant is the share of the steps, below 1, behind which the rate falls to nothing, evenly.
+	Constant float64
 }
 
 // Polish configures the gradient descent of some consecutive layers on the drift of the residual stream, once they are
