@@ -24,13 +24,9 @@ type Sampling struct {
 	Stop func() error
 }
 
-// lead is how many tokens before a window that does not begin with the start token are written and left out.
-const lead = 32
-
-// SelfSamples lets the source write its own calibration tokens at temperature 1, every window a text of its own: what a model
-// writes at this temperature makes less and less sense the longer it goes on. Every second window begins with the start token;
-// the others begin in the middle of a text, so that the first token of a window is also an ordinary one. Where the context has
-// no room for that, all begin with the start token.
+// SelfSamples lets the source write its own calibration tokens at temperature 1. Every second window begins with the start
+// token; the others are what the sequences before them continued with, so that the first token of a window is also an ordinary
+// one. Where the context has no room for a continuation, all begin with the start token.
 func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error) {
 	window, windows := Windows(o.Tokens, o.Window, net.Context)
 	block, err := net.Block(0)
@@ -43,6 +39,9 @@ func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error
 	}
 	block.Close()
 	batch, batches, length := SampleShape(window, windows, net.Context, cache)
+	if length > window {
+		windows = (windows + 1) / 2
+	}
 	// The parts of all batches, by the number of their first sequence and of the one behind the last.
 	type part struct{ batch, lo, hi int }
 	var parts []part
@@ -54,7 +53,7 @@ func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error
 		}
 	}
 
-	var out [][]int
+	var first, second [][]int
 	for i, p := range parts {
 		sequences, err := model.Sample(e, net, model.SampleOptions{
 			Sequences: p.hi - p.lo, First: p.lo, Length: length, Start: o.Start, Seed: o.Seed + uint64(p.batch)<<32, Stop: o.Stop,
@@ -67,12 +66,19 @@ func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error
 		if err != nil {
 			return nil, err
 		}
-		// Both kinds alternate, so that any run of windows, the held-out ones too, has both.
 		for _, s := range sequences {
-			if len(out)%2 == 1 {
-				s = s[length-window:]
+			first = append(first, s[:window])
+			if length > window {
+				second = append(second, s[window:])
 			}
-			out = append(out, s[:window])
+		}
+	}
+	// Alternate, so that any run of windows, the held-out ones too, has both kinds.
+	var out [][]int
+	for i, s := range first {
+		out = append(out, s)
+		if i < len(second) {
+			out = append(out, second[i])
 		}
 	}
 	return out, nil
@@ -89,8 +95,9 @@ func Windows(tokens, length, context int) (window, windows int) {
 // many bytes a token: at most batch sequences side by side, in so many batches, each sequence of length tokens.
 func SampleShape(window, windows, context, cache int) (batch, batches, length int) {
 	length = window
-	if window+lead <= context {
-		length += lead
+	if 2*window <= context {
+		length = 2 * window
+		windows = (windows + 1) / 2
 	}
 	batch = min(windows, max(1, sampleCacheBytes/(cache*length)))
 	batches = (windows + batch - 1) / batch

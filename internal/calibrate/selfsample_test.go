@@ -9,7 +9,7 @@ import (
 
 func TestSelfSamples(t *testing.T) {
 	net, _ := network(t, nil) // context 128
-	for _, c := range []struct{ window, windows, starts int }{{32, 10, 5}, {96, 5, 3}, {100, 4, 4}, {500, 3, 3}} {
+	for _, c := range []struct{ window, windows, starts int }{{32, 10, 5}, {100, 4, 4}, {500, 3, 3}} {
 		want := min(c.window, net.Context)
 		o := Sampling{Tokens: c.windows * want, Window: c.window, Start: 7, Seed: 1}
 		one, err := SelfSamples(blas.New(1), net, o)
@@ -17,14 +17,12 @@ func TestSelfSamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		starts := 0
-		for i, s := range one {
+		for _, s := range one {
 			if len(s) != want {
 				t.Errorf("a window of %d tokens, want %d", len(s), want)
 			}
 			if s[0] == 7 {
 				starts++
-			} else if i%2 == 0 {
-				t.Errorf("window %d begins with %d, not the start token", i, s[0])
 			}
 		}
 		if len(one) != c.windows || starts < c.starts {
@@ -41,14 +39,14 @@ func TestSelfSamples(t *testing.T) {
 // influence on them.
 func TestSamplingTogether(t *testing.T) {
 	net, _ := network(t, nil)
-	for _, c := range []struct{ windows, together, parts int }{{5, 2, 3}, {5, 1, 5}, {40, 20, 2}, {40, 1, 2}, {55, 20, 3}} {
+	for _, c := range []struct{ windows, together, parts int }{{10, 2, 3}, {10, 1, 5}, {80, 20, 2}, {80, 1, 2}, {110, 20, 3}} {
 		o := Sampling{Tokens: c.windows * 32, Window: 32, Start: 7, Seed: 2}
 		want, err := SelfSamples(blas.New(1), net, o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.Together = c.together
-		if got := SampleParts(c.windows, c.together); got != c.parts {
+		if got := SampleParts(c.windows/2, c.together); got != c.parts {
 			t.Errorf("%+v: %d parts", c, got)
 		}
 		if err := net.Save(32, true); err != nil {
