@@ -509,3 +509,15 @@ func TestRefusesTooFewSequences(t *testing.T) {
 		t.Error("accepted an id outside the vocabulary")
 	}
 }
+
+func TestSchedule(t *testing.T) {
+	for _, c := range []struct {
+		step     int
+		constant float64
+		want     float64
+	}{{0, 0.5, 0.1}, {9, 0.5, 1}, {50, 0.5, 1}, {75, 0.5, 0.5}, {99, 0.5, 0.02}, {0, 0, 0.1}, {25, 0, 0.75}, {75, 0, 0.25}} {
+		if got := schedule(c.step, 100, c.constant); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("step %d of 100, constant for %g of them: %g, want %g", c.step, c.constant, got, c.want)
+		}
+	}
+}
