@@ -44,7 +44,7 @@ func (o *calibrationOptions) AddFlags(c *cobra.Command) {
 		tokens = append(tokens, fmt.Sprintf("%s: %d", e, calibrate.DefaultTokens(e)))
 	}
 	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", fmt.Sprintf("calibration tokens, a tenth of which is held out to decide every choice (default: by effort, %s)", strings.Join(tokens, ", ")))
-	f.Var(choiceFlag(&o.Effort, efforts, o.Effort), "effort", "time for accuracy: fast fits and refits each layer, balanced corrects all layers together afterwards, best does so for longer")
+	f.Var(choiceFlag(&o.Effort, efforts, o.Effort), "effort", "time for accuracy: fast fits and refits each layer, balanced polishes six layers at a time and corrects all together afterwards, best takes longer over both")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "seed of the samples and of the order of the corrections")
 }
 
@@ -72,7 +72,7 @@ func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([
 	if err != nil {
 		return nil, err
 	}
-	c.Source = filepath.Base(o.Source)
+	c.Source, c.Tokens = filepath.Base(o.Source), countTokens(sequences)
 	h := sha256.New()
 	for _, s := range sequences {
 		for _, id := range append([]int{len(s)}, s...) {
@@ -99,9 +99,8 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 	if err != nil {
 		return nil, err
 	}
-	total, longest := 0, 0
+	longest := 0
 	for _, s := range sequences {
-		total += len(s)
 		longest = max(longest, len(s))
 	}
 	bad := func(got, want string) error {
@@ -111,7 +110,15 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 	case !ids && longest < window:
 		return nil, bad(fmt.Sprintf("%d tokens", longest), fmt.Sprintf("at least one window of %d", window))
 	case len(sequences) < 2:
-		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), total), "at least two, one of which is held out")
+		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), countTokens(sequences)), "at least two, one of which is held out")
 	}
 	return sequences, nil
+}
+
+func countTokens(sequences [][]int) int {
+	n := 0
+	for _, s := range sequences {
+		n += len(s)
+	}
+	return n
 }

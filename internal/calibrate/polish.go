@@ -36,7 +36,8 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 		held := r.data(t.blocks[i], before)
 		r.attend(layers[i], held)
 		reports[i].Polish = relativeError(held.converted, held.target, held.weights)
-		reports[i].Drift = r.advance(t.blocks[i], before, held)
+		r.advance(t.blocks[i], before, held)
+		reports[i].Drift = before.drift(t.net.Hidden)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // ridges are the shares of the mean diagonal that the refit tries.
-var ridges = []float64{1e-4, 1e-3, 1e-2, 1e-1}
+var ridges = []float64{1e-4, 1e-3, 1e-2, 1e-1, 1}
 
 // refitRows is how many tokens go into the normal equations at once.
 const refitRows = 512

@@ -127,7 +127,7 @@ func (r *run) measureDrift(layers []*model.MLA, reports []LayerReport) error {
 		block.Attention = a
 		block.Forward(r.engine, &s.batch, s.converted)
 		block.Close()
-		reports[layer].Corrected = relativeError(s.converted, s.source, tokenWeights(s.source, r.net.Hidden))
+		reports[layer].Corrected = s.drift(r.net.Hidden)
 	}
 	return nil
 }
@@ -178,7 +178,8 @@ func (r *run) layer(layer int) (*model.MLA, *LayerReport, error) {
 	}
 	report.Polish = report.Refit
 	r.advance(block, r.train, train)
-	report.Drift = r.advance(block, r.hold, hold)
+	r.advance(block, r.hold, hold)
+	report.Drift = r.hold.drift(block.Hidden)
 	return a, report, nil
 }
 
@@ -190,14 +191,15 @@ func (r *run) data(block *model.Block, s *streams) *layerData {
 	d := block.Hidden
 	r.engine.For(n, func(k int) {
 		row := func(x []float32) []float32 { return x[k*d : (k+1)*d] }
-		off, size := apart(row(s.converted), row(s.source), row(t.target)) // the target itself comes below
+		source, converted, target := row(s.source), row(s.converted), row(t.target)
+		off, size := apart(converted, source, target)
 		_, slope := soften(off/size, softDrift)
 		t.weights[k] *= slope
+		for i, v := range row(t.output) {
+			target[i] = v + source[i] - converted[i]
+		}
 	})
 	model.RMSNorm(r.engine, n, s.converted, block.AttnNorm, block.Eps, t.convertedIn)
-	for i, v := range t.output {
-		t.target[i] = v + s.source[i] - s.converted[i]
-	}
 	return t
 }
 
@@ -213,14 +215,18 @@ func (r *run) attend(a *model.MLA, sets ...*layerData) {
 	}
 }
 
-// advance adds the attention's outputs to both streams and runs the MLP; it returns the drift after the layer.
-func (r *run) advance(block *model.Block, s *streams, t *layerData) float64 {
+// advance adds the attention's outputs to both streams and runs the MLP.
+func (r *run) advance(block *model.Block, s *streams, t *layerData) {
 	n := s.batch.Tokens()
 	model.Add(r.engine, s.source, t.output)
 	block.ForwardMLP(r.engine, n, s.source)
 	model.Add(r.engine, s.converted, t.converted)
 	block.ForwardMLP(r.engine, n, s.converted)
-	return relativeError(s.converted, s.source, tokenWeights(s.source, block.Hidden))
+}
+
+// drift is the relative error of the converted network's stream of d columns.
+func (s *streams) drift(d int) float64 {
+	return relativeError(s.converted, s.source, tokenWeights(s.source, d))
 }
 
 // relativeError is the weighted root-mean-square error of got [tokens, d] over that of want.
