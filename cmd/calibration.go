@@ -72,9 +72,10 @@ func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([
 	if err != nil {
 		return nil, err
 	}
-	c.Source, c.Tokens = filepath.Base(o.Source), countTokens(sequences)
+	c.Source, c.Tokens = filepath.Base(o.Source), 0
 	h := sha256.New()
 	for _, s := range sequences {
+		c.Tokens += len(s)
 		for _, id := range append([]int{len(s)}, s...) {
 			binary.Write(h, binary.LittleEndian, int64(id))
 		}
@@ -110,15 +111,7 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 	case !ids && longest < window:
 		return nil, bad(fmt.Sprintf("%d tokens", longest), fmt.Sprintf("at least one window of %d", window))
 	case len(sequences) < 2:
-		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), countTokens(sequences)), "at least two, one of which is held out")
+		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), longest), "at least two, one of which is held out")
 	}
 	return sequences, nil
-}
-
-func countTokens(sequences [][]int) int {
-	n := 0
-	for _, s := range sequences {
-		n += len(s)
-	}
-	return n
 }
