@@ -2,6 +2,7 @@ package convert
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/bench"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
@@ -375,20 +376,36 @@ func (c *counts) candidates() bench.Work {
 	var w bench.Work
 	each := c.options.Candidates
 	for _, candidate := range each {
-		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), bench.Sum(c.reduced().start(candidate.Refine), c.fitted()))
+		w.Add(calibrate.Starts(len(each), int(c.context))/float64(len(each)), bench.Sum(c.reduced().start(candidate), c.fitted()))
 	}
-	finalists := min(calibrate.Finalists, len(c.options.Candidates))
-	w.Add(float64(finalists), bench.Sum(c.reduced().sweep().Times(calibrate.FinalSweeps), c.fitted()))
+	finalists := min(calibrate.Finalists, len(each))
+	// Where there are loose slots, they start with the least error.
+	loose := slices.ContainsFunc(each, func(c mla.Candidate) bool { return c.Loose })
+	w.Add(float64(finalists), bench.Sum(c.reduced().sweep(loose).Times(calibrate.FinalSweeps), c.fitted()))
 	return w
 }
 
-// start is mla.NewFit: slots, position-free keys of every head, the joint factorization in the mean metric.
-func (c *counts) start(refined bool) bench.Work {
+// start is mla.NewFit: slots, position-free keys of every head, the joint factorization in the mean metric, the heads' readings.
+func (c *counts) start(candidate mla.Candidate) bench.Work {
 	d := c.d
-	w := bench.Sum(c.slotsFound(refined, true), c.slotRows(c.groups), c.positionFree().Times(c.heads), c.phases(c.slots+c.pairs).Times(c.heads), c.joint(2*c.q, true), c.fitUp())
+	w := bench.Sum(c.slotsFound(candidate.Refine, true), c.slotRows(c.groups), c.positionFree().Times(c.heads), c.phases(c.slots+c.pairs).Times(c.heads), c.joint(2*c.q, true), c.fitUp(candidate.Loose))
 	w[bench.Plain] += 8 * c.heads * d * d // means of the metrics
 	w[bench.F64] += c.heads*(2*c.w*d*d+4*c.w*c.w*d) + d*d*d/3
+	if candidate.Loose {
+		w.Add(1, c.normalise(true))
+		far := mla.FlatWindows * c.context
+		w[bench.Math] += c.heads * (c.slots + c.pairs) * far
+		w[bench.F64] += 8 * c.heads * c.slots * (c.slots + c.pairs) * far
+	}
 	return w
+}
+
+// rows are those that a fit looks for: the latent's and the loose slots'.
+func (c *counts) rows(loose bool) float64 {
+	if loose {
+		return c.rank + 2*c.slots
+	}
+	return c.rank
 }
 
 // fitted is mla.Fit.Attention and its error on the held-out tokens.
@@ -403,20 +420,31 @@ func (c *counts) fitted() bench.Work {
 }
 
 // fitUp is the best up-projections of all heads, of keys and of values.
-func (c *counts) fitUp() bench.Work {
-	d, r := c.d, c.rank
-	return bench.Work{bench.F64: 2 * c.heads * (2*r*d*d + 2*r*r*d + 2*r*d*c.w + r*r*r/3 + 2*r*r*c.w)}
+func (c *counts) fitUp(loose bool) bench.Work {
+	d := c.d
+	of := func(n float64) float64 { return 2*n*d*d + 2*n*n*d + 2*n*d*c.w + n*n*n/3 + 4*n*n*c.w }
+	return bench.Work{bench.F64: c.heads * (of(c.rows(loose)) + of(c.rank))}
+}
+
+// normalise makes the latent orthonormal, and takes that back in what the heads make of it.
+func (c *counts) normalise(loose bool) bench.Work {
+	d, n, r := c.d, c.rows(loose), c.rank
+	return bench.Work{bench.F64: 2*n*d*d + 2*n*n*d + r*r*d + r*r*r/3 + 4*c.heads*c.w*r*r}
 }
 
 // sweep is one alternation: nine applications of the normal equations (the residual's and eight conjugate steps), each with
 // its preconditioner, the latent orthonormal again, the up-projections.
-func (c *counts) sweep() bench.Work {
-	d, r, sides := c.d, c.rank, 2*c.heads
+func (c *counts) sweep(loose bool) bench.Work {
+	d, r, n := c.d, c.rank, c.rows(loose)
 	const steps = 9
-	w := c.fitUp()
-	w[bench.F64] += sides*(2*r*c.w*c.w+2*r*r*c.w+2*r*c.w*d+2*c.w*d*d) + r*r*r/3 +
-		steps*(sides*(4*r*c.w*d+2*c.w*d*d)+2*r*r*d+2*r*d*d) +
-		2*r*d*d + 3*r*r*d + r*r*r/3
+	w := bench.Sum(c.fitUp(loose), c.normalise(loose))
+	begin := func(n float64) float64 { return 2*n*c.w*c.w + 2*n*n*c.w + 2*n*c.w*d + 2*c.w*d*d }
+	factored := 4*r*c.w*d + 2*c.w*d*d
+	keys := factored
+	if loose {
+		keys = 2*n*d*d + 2*n*n*d
+	}
+	w[bench.F64] += c.heads*(begin(n)+begin(r)) + n*n*n/3 + steps*(c.heads*(keys+factored)+2*n*n*d+2*n*d*d)
 	return w
 }
 

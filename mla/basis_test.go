@@ -63,13 +63,6 @@ func identity(n int) svd.Matrix {
 	return m
 }
 
-func stacked(a, b svd.Matrix) svd.Matrix {
-	out := svd.NewMatrix(a.Rows+b.Rows, a.Cols)
-	accumulate(out.Slice(0, a.Rows, 0, a.Cols), a)
-	accumulate(out.Slice(a.Rows, out.Rows, 0, a.Cols), b)
-	return out
-}
-
 // TestBasis: the rows are orthonormal, as many as asked for or as the keys and values have; those are exact in all of their
 // directions, and with fewer what is left out is uncorrelated with what is kept.
 func TestBasis(t *testing.T) {
@@ -92,8 +85,8 @@ func TestBasis(t *testing.T) {
 			if e := relative(svd.Product(nil, false, true, b.Rows, b.Rows), identity(c.want)); e > 1e-10 {
 				t.Errorf("rows are not orthonormal: %g", e)
 			}
-			whole := stacked(s.K, s.V)
-			kept := svd.Product(nil, false, false, stacked(b.Keys, b.Values), b.Rows)
+			whole := stackRows(s.K, s.V)
+			kept := svd.Product(nil, false, false, stackRows(b.Keys, b.Values), b.Rows)
 			if c.want == c.planted {
 				if e := relative(kept, whole); e > 1e-9 {
 					t.Errorf("keys and values lose %g", e)
@@ -120,7 +113,7 @@ func TestReducedFit(t *testing.T) {
 		s := randomSource(r, 4, 2, 4, c.hidden)
 		span := identity(c.hidden)
 		if c.hidden > 16 {
-			span = stacked(s.K, s.V)
+			span = stackRows(s.K, s.V)
 		}
 		st := randomStatistics(r, s, span)
 		b, err := NewBasis(nil, s, st.Input, st.queries(), 16)
@@ -131,6 +124,7 @@ func TestReducedFit(t *testing.T) {
 		for _, candidate := range []Candidate{
 			{QueryPower: 1, KeyWeight: 1}, {SlotInput: MixedInput, KeyWeight: 0.3, Reach: 8},
 			{SlotInput: MixedInput, QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
+			{QueryPower: 1, KeyWeight: 1, Loose: true, Flat: 0.2},
 		} {
 			fit := func(st *Statistics, sweeps int) *Attention {
 				f, err := NewFit(s, st, 5, frequencies(c.slots), candidate, nil)

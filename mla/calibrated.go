@@ -18,21 +18,30 @@ const (
 
 // Fit is the factorization of a layer under measured metrics, one pair for each head:
 //
-//	minimise  sum_h lambda_h E|q_h^T (K_h - UK_h D)|^2_{S_h} + |W_O,h (V_g(h) - UV_h D)|^2_{B_h}
+//	minimise  sum_h lambda_h E|q_h^T (K_h - UK_h Down)|^2_{S_h} + |W_O,h (V_g(h) - UV_h Down)|^2_{B_h}
 //
-// over D [rank, d], UK_h and UV_h, with K_h the position-free keys of head h, S_h its softmax metric, B_h the centred
-// covariance of its averaged inputs, and the natural weight
+// over the latent Down [rank, d], UK_h and UV_h, with K_h the position-free keys of head h, S_h its softmax metric, B_h the
+// centred covariance of its averaged inputs, and
 //
 //	lambda_h = tr(W_O,h V_g S_h V_g^T W_O,h^T) / HeadDim * E[sum_n a_mn^2]
 //
-// times the candidate's. It starts from the joint SVD in the heads' mean metric, which [Fit.Sweep] improves. If the statistics
-// have a [Basis], D and the position-free keys are in its coordinates until [Fit.Attention].
+// its natural weight, times the candidate's. If the candidate is [Candidate.Loose] the slots are fitted together with the latent:
+// the error of the keys is that of
+//
+//	R(D) K_g(h) - UK_h Down - A_h^T R'(D) B
+//
+// with B [2S, d] the slots' keys and A_h q_h a head's queries of them. R(D) turns the pairs of a key by the source's frequencies
+// over the distance D, R'(D) the slots by the engine's, and the error is the expected one over the head's distances, taken as
+// independent of what it attends to there.
+//
+// A fit starts from the candidate's slots and the joint SVD of what they leave in the heads' mean metric, with the up-projections
+// refitted to the heads' own; [Fit.Sweep] improves it. If the statistics have a [Basis], Down, B and the keys are in its
+// coordinates until [Fit.Attention].
 type Fit struct {
 	source      *Source
 	statistics  *Statistics
 	frequencies []float64
 	slots       *Slots
-	keyRows     svd.Matrix
 	problem     problem
 }
 
@@ -46,17 +55,19 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		return nil, err
 	}
 	inner := st.Basis.reduced(s)
-	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, keyRows: slots.keys(e, inner), problem: problem{rank: rank, e: e}}
+	slotKeys := slots.keys(e, inner)
+	f := &Fit{source: s, statistics: st, frequencies: frequencies, slots: slots, problem: problem{rank: rank, e: e}}
 	softmax, averaged := svd.NewMatrix(st.Input.Rows, st.Input.Rows), svd.NewMatrix(st.Input.Rows, st.Input.Rows)
 	for h := range st.Heads {
 		head := &st.Heads[h]
+		g := s.Group(h)
 		var d Distances
 		if !c.NoPhase {
 			d = head.Distances.Within(c.Reach)
 		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(e, inner, s.Group(h), slots.expect(s, d), f.keyRows), value: headRows(inner.V, s.Group(h), s.HeadDim),
+			key: slots.positionFree(e, inner, g, slots.expect(s, d), slotKeys), value: headRows(inner.V, g, s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
 		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
@@ -65,11 +76,35 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 		accumulate(averaged, term.averaged)
 		f.problem.heads = append(f.problem.heads, term)
 	}
-	return f, f.problem.start(normalised(softmax), normalised(averaged))
+	if err := f.problem.start(normalised(softmax), normalised(averaged)); err != nil {
+		return nil, err
+	}
+	if c.Loose {
+		f.loosen(inner, slotKeys, c)
+		if err := f.problem.normaliseDown(); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.problem.fitUp()
 }
 
-// Sweep alternates n times between the best down-projection for the up-projections and the reverse. Two or three sweeps
-// take most of what there is to gain.
+// loosen puts the slots into the problem, as the candidate has them.
+func (f *Fit) loosen(inner *Source, slotKeys svd.Matrix, c Candidate) {
+	s, p := f.source, &f.problem
+	p.slots = len(f.frequencies)
+	p.down = stackRows(p.down, slotKeys)
+	for h := range p.heads {
+		t, g := &p.heads[h], s.Group(h)
+		d := f.statistics.Heads[h].Distances.Within(c.Reach)
+		t.turns = newTurns(p.e, f.frequencies, s.Frequencies[:s.Pairs()], Mixture(d, Available(FlatWindows*len(f.statistics.Heads[h].Distances)), c.Flat))
+		t.key = headRows(inner.K, g, s.HeadDim)
+		reads := realMap(f.slots.Query[g], interleaved, halves(s.Pairs()))
+		t.up = stackRows(t.up.T(), reads).T()
+	}
+}
+
+// Sweep alternates n times between the best keys and latent for what the heads make of them and the reverse. Two or three
+// sweeps take most of what there is to gain.
 func (f *Fit) Sweep(n int) error {
 	for range n {
 		if err := f.problem.sweep(); err != nil {
@@ -83,32 +118,36 @@ func (f *Fit) Sweep(n int) error {
 // basis that of the values there.
 func (f *Fit) Attention() *Attention {
 	s, p, basis := f.source, &f.problem, f.statistics.Basis
-	keyRows := f.keyRows
-	if basis != nil {
-		keyRows = f.slots.keys(p.e, s) // whatever the basis leaves out of them
-	}
 	a := &Attention{
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(f.frequencies), VDim: s.HeadDim, Frequencies: f.frequencies,
-		QNoPE: s.Q, QRope: f.slots.queries(p.e, s), KRope: keyRows, Down: svd.NewMatrix(p.rank, s.Hidden()),
+		QNoPE: s.Q, Down: svd.NewMatrix(p.rank, s.Hidden()),
 		UpK: svd.NewMatrix(s.Heads*s.HeadDim, p.rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, p.rank),
 		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
 	}
-	// The problem's rank is less where everything fits in fewer rows; the others stay zero.
 	down := basis.full(p.e, p.down)
-	for i := range down.Rows {
+	if p.slots == 0 {
+		a.QRope, a.KRope = f.slots.queries(p.e, s), f.slots.keys(p.e, s) // with whatever a basis leaves out of them
+	} else {
+		a.QRope, a.KRope = svd.NewMatrix(s.Heads*a.RopeDim, s.Hidden()), down.Slice(p.shared, down.Rows, 0, down.Cols).Clone()
+	}
+	// The problem's rank is less where everything fits in fewer rows; the others stay zero.
+	for i := range p.shared {
 		copy(a.Down.Row(i), down.Row(i))
 	}
-	latent := make([]float64, p.down.Rows) // D E[xbar]
+	latent := make([]float64, p.shared) // Down E[xbar]
 	for h := range p.heads {
 		term := &p.heads[h]
 		mean := f.statistics.Heads[h].Mean
 		for i := range latent {
 			latent[i] = dot(p.down.Row(i), mean)
 		}
+		if p.slots > 0 {
+			svd.Gemm(p.e, true, false, 1, term.up.Slice(0, s.HeadDim, p.shared, term.up.Cols), headRows(s.Q, h, s.HeadDim), 0, headRows(a.QRope, h, a.RopeDim))
+		}
 		for i := range s.HeadDim {
-			copy(a.UpK.Row(h*s.HeadDim+i), term.upK.Row(i))
+			copy(a.UpK.Row(h*s.HeadDim+i), term.up.Row(i)[:p.shared])
 			copy(a.UpV.Row(h*s.HeadDim+i), term.upV.Row(i))
-			// W_O,h (V - UV D) E[xbar]
+			// W_O,h (V - UV Down) E[xbar]
 			v := dot(term.value.Row(i), mean) - dot(term.upV.Row(i), latent)
 			for j := range a.Bias {
 				a.Bias[j] += s.O.At(j, h*s.HeadDim+i) * v
@@ -150,51 +189,62 @@ func meanDistances(st *Statistics, reach int, flat float64) Distances {
 
 // headTerm is one head's part of the objective.
 type headTerm struct {
-	key, value svd.Matrix // [HeadDim, d]
+	// key, [HeadDim, d], is the head's position-free keys, or where the slots are fitted too its keys before the rotation.
+	key, value svd.Matrix
 	// query is lambda_h C_q,h and output W_O,h^T W_O,h, both [HeadDim, HeadDim].
 	query, output svd.Matrix
 	// softmax and averaged are S_h and B_h, [d, d].
 	softmax, averaged svd.Matrix
-	upK, upV          svd.Matrix // [HeadDim, rank]
+	turns             *turns
+	// up is UK_h [HeadDim, shared], and where the slots are fitted too beside it A_h^T, [HeadDim, shared + 2S]; upV is UV_h.
+	up, upV svd.Matrix
 }
 
 // problem is the alternating least squares of one layer.
 type problem struct {
-	rank  int
+	rank int
+	// slots is S if the slots are fitted too, or else zero.
+	slots int
 	e     *blas.Engine
 	heads []headTerm
-	down  svd.Matrix // [at most rank, d]
+	// down is the latent, at most rank rows, and below it B: [shared + 2 slots, d].
+	down   svd.Matrix
+	shared int
 	// mean is the heads' mean metric and lower its Cholesky factor.
 	mean, lower svd.Matrix
 }
 
-// start is the joint SVD in the mean metric, with the up-projections refitted to the heads' own. softmax and averaged
-// are the heads' mean metrics, of trace 1.
+// latent is the rows of down that are the latent.
+func (p *problem) latent() svd.Matrix { return p.down.Slice(0, p.shared, 0, p.down.Cols) }
+
+// start is the joint SVD in the mean metric. softmax and averaged are the heads' mean metrics, of trace 1.
 func (p *problem) start(softmax, averaged svd.Matrix) error {
 	p.mean = softmax.Clone()
 	accumulate(p.mean, averaged)
 	addRidge(p.mean, metricRidge)
 
-	var blocks []svd.Block
+	var keys, values []svd.Block
 	for _, t := range p.heads {
-		blocks = append(blocks,
-			svd.Block{A: t.key, Q: svd.GramMetric(t.query).Scaled(trace(t.softmax))},
-			svd.Block{A: t.value, Q: svd.GramMetric(t.output).Scaled(trace(t.averaged))})
+		keys = append(keys, svd.Block{A: t.key, Q: svd.GramMetric(t.query).Scaled(trace(t.softmax))})
+		values = append(values, svd.Block{A: t.value, Q: svd.GramMetric(t.output).Scaled(trace(t.averaged))})
 	}
-	joint, err := svd.Joint(blocks, svd.GramMetric(p.mean), p.rank, svd.Options{Engine: p.e})
+	joint, err := svd.Joint(append(keys, values...), svd.GramMetric(p.mean), p.rank, svd.Options{Engine: p.e})
 	if err != nil {
 		return fmt.Errorf("joint factorization of keys and values: %w", err)
 	}
-	p.down = joint.Down
-	if joint.Rank < p.rank {
-		// Everything fits: there is nothing to trade, and the systems below would be singular.
-		p.down = p.down.Slice(0, max(joint.Rank, 1), 0, p.down.Cols).Clone()
+	// Where everything fits in fewer rows there is nothing to trade, and the systems below would be singular with more.
+	p.shared = min(max(joint.Rank, 1), p.rank)
+	p.down = joint.Down.Slice(0, p.shared, 0, joint.Down.Cols).Clone()
+	for h := range p.heads {
+		t := &p.heads[h]
+		t.up = joint.Up[h].Slice(0, t.key.Rows, 0, p.shared).Clone()
+		t.upV = joint.Up[len(p.heads)+h].Slice(0, t.value.Rows, 0, p.shared).Clone()
 	}
 	var ok bool
 	if p.lower, _, ok = svd.Cholesky(p.e, p.mean); !ok {
 		return fmt.Errorf("mean metric of the inputs: %w", svd.ErrNotPositive)
 	}
-	return p.fitUp()
+	return nil
 }
 
 func (p *problem) sweep() error {
@@ -207,69 +257,99 @@ func (p *problem) sweep() error {
 	return p.fitUp()
 }
 
-// fitUp sets every head's up-projections to their optimum for the down-projection:
-// UK_h = K_h S_h D^T (D S_h D^T)^-1, and UV_h likewise with B_h.
+// fitUp sets what every head makes of the latent, and of the slots, to the optimum for them: E[t z^T] E[z z^T]^-1, for the key
+// and the value t, with z the latent and the turned keys of the slots.
 func (p *problem) fitUp() error {
 	for h := range p.heads {
 		t := &p.heads[h]
-		var err error
-		if t.upK, err = p.fit(t.key, t.softmax); err != nil {
+		if err := p.fit(p.down, t.softmax, t.key, t.turns, t.up); err != nil {
 			return fmt.Errorf("keys of head %d: %w", h, err)
 		}
-		if t.upV, err = p.fit(t.value, t.averaged); err != nil {
+		if err := p.fit(p.latent(), t.averaged, t.value, nil, t.upV); err != nil {
 			return fmt.Errorf("values of head %d: %w", h, err)
 		}
 	}
 	return nil
 }
 
-func (p *problem) fit(a, metric svd.Matrix) (svd.Matrix, error) {
-	reach := svd.Product(p.e, false, false, p.down, metric) // D S
-	gram := svd.Product(p.e, false, true, reach, p.down)    // D S D^T
-	right := svd.Product(p.e, false, true, reach, a)        // D S A^T
+// fit moves up to the solution of up G = A S Z^T with G = Z S Z^T, for rows z and a target a under a metric S, turned if there
+// are turns; where G says nothing, not at all.
+func (p *problem) fit(z, metric, a svd.Matrix, turns *turns, up svd.Matrix) error {
+	reach := svd.Product(p.e, false, false, z, metric)
+	gram, right := svd.Product(p.e, false, true, reach, z), svd.Product(p.e, false, true, reach, a)
+	if turns != nil {
+		turns.gram(gram, p.shared, true)
+		turns.cross(right, p.shared, true)
+	}
 	scale := trace(gram) / float64(gram.Rows)
 	if scale <= 0 {
-		return svd.NewMatrix(a.Rows, p.down.Rows), nil // the head sees nothing: any up-projection is optimal
+		return nil // the head sees nothing: any up-projection is optimal
 	}
+	svd.Gemm(p.e, false, true, -1, gram, up, 1, right)
 	// A head that sees little has a metric whose rounding errors can outweigh the ridge.
 	for ridge := metricRidge; ; ridge *= 10 {
 		x, err := svd.SolveSPD(p.e, gram, ridge*scale, right)
 		if err == nil {
-			return x.T(), nil
+			accumulate(up, x.T())
+			return nil
 		}
 		if ridge > 1e3 || !errors.Is(err, svd.ErrNotPositive) {
-			return svd.Matrix{}, fmt.Errorf("%w (more calibration tokens may help)", err)
+			return fmt.Errorf("%w (more calibration tokens may help)", err)
 		}
 	}
 }
 
-// fitDown improves the down-projection for the up-projections by preconditioned conjugate gradients on the normal
-// equations  sum_h [UK^T Q UK] D S_h + [UV^T W UV] D B_h = sum_h UK^T Q K S_h + UV^T W V B_h.
-// The Cholesky factor of the mean metric is the right-hand preconditioner. A term U^T Q U D S is computed as
-// (Q U)^T ((U D) S): what meets the metric has a head's rows, fewer than the latent.
+// fitDown improves the rows Z of the latent, and of the slots' keys, for what the heads make of them by preconditioned conjugate
+// gradients on the normal equations,
+//
+//	sum_h [UK^T Q UK] Z S_h + [UV^T W UV] Z B_h = sum_h UK^T Q K S_h + UV^T W V B_h,
+//
+// where the slots are fitted too with E[L^T Q L] in place of UK^T Q UK and E[L^T Q R(D)] of UK^T Q, L = [UK, A^T R'(D)]. The
+// Cholesky factor of the mean metric is the right-hand preconditioner. A term U^T Q U Z S is computed as (Q U)^T ((U Z) S):
+// what meets the metric has a head's rows, fewer than the latent. An expectation has no such factors.
 func (p *problem) fitDown() error {
-	rank, d := p.down.Rows, p.down.Cols
-	type side struct{ up, weighted, metric svd.Matrix } // U and Q U, both [HeadDim, rank]
+	rows, d := p.down.Rows, p.down.Cols
+	latent := func(a svd.Matrix) svd.Matrix { return a.Slice(0, p.shared, 0, a.Cols) }
+	type side struct{ up, weighted, metric svd.Matrix } // U and Q U, both [HeadDim, shared]
+	type expected struct{ gram, metric svd.Matrix }     // E[L^T Q L]
 	var sides []side
-	rhs := svd.NewMatrix(rank, d)
-	summed := svd.NewMatrix(rank, rank)
-	for _, t := range p.heads {
-		for _, part := range []struct{ up, weight, target, metric svd.Matrix }{
-			{t.upK, t.query, t.key, t.softmax}, {t.upV, t.output, t.value, t.averaged},
-		} {
+	var turned []expected
+	rhs, summed := svd.NewMatrix(rows, d), svd.NewMatrix(rows, rows)
+	for h := range p.heads {
+		t := &p.heads[h]
+		for _, part := range []struct {
+			up, weight, target, metric svd.Matrix
+			turns                      *turns
+		}{{t.up, t.query, t.key, t.softmax, t.turns}, {t.upV, t.output, t.value, t.averaged, nil}} {
 			weighted := svd.Product(p.e, false, false, part.weight, part.up)
-			sides = append(sides, side{part.up, weighted, part.metric})
-			svd.Gemm(p.e, true, false, 1, weighted, svd.Product(p.e, false, false, part.target, part.metric), 1, rhs)
-			svd.Gemm(p.e, true, false, trace(part.metric), weighted, part.up, 1, summed)
+			reach := svd.Product(p.e, false, false, part.target, part.metric)
+			if part.turns == nil {
+				sides = append(sides, side{part.up, weighted, part.metric})
+				svd.Gemm(p.e, true, false, 1, weighted, reach, 1, latent(rhs))
+				svd.Gemm(p.e, true, false, trace(part.metric), weighted, part.up, 1, summed.Slice(0, p.shared, 0, p.shared))
+				continue
+			}
+			gram, reads := svd.Product(p.e, true, false, weighted, part.up), weighted.T()
+			part.turns.gram(gram, p.shared, false)
+			part.turns.cross(reads, p.shared, false)
+			turned = append(turned, expected{gram, part.metric})
+			svd.Gemm(p.e, false, false, 1, reads, reach, 1, rhs)
+			addScaled(summed, trace(part.metric), gram)
 		}
 	}
 	apply := func(x svd.Matrix) svd.Matrix {
-		y := svd.NewMatrix(rank, d)
+		y := svd.NewMatrix(rows, d)
 		for _, s := range sides {
-			reach := svd.Product(p.e, false, false, svd.Product(p.e, false, false, s.up, x), s.metric)
-			svd.Gemm(p.e, true, false, 1, s.weighted, reach, 1, y)
+			reach := svd.Product(p.e, false, false, svd.Product(p.e, false, false, s.up, latent(x)), s.metric)
+			svd.Gemm(p.e, true, false, 1, s.weighted, reach, 1, latent(y))
+		}
+		for _, t := range turned {
+			svd.Gemm(p.e, false, false, 1, t.gram, svd.Product(p.e, false, false, x, t.metric), 1, y)
 		}
 		return y
+	}
+	if trace(summed) == 0 {
+		return nil // nothing is read of any input
 	}
 	addRidge(summed, 1e-6)
 	left, _, ok := svd.Cholesky(p.e, summed)
@@ -314,15 +394,45 @@ func (p *problem) fitDown() error {
 	return nil
 }
 
-// normaliseDown replaces D by L^-1 D, L L^T = D C D^T: the same row space, with latents of unit variance under the mean
-// metric C.
+// normaliseDown replaces the latent by L^-1 Down, L L^T = Down C Down^T: the same row space, with unit variance under the mean
+// metric C. The keys of each slot get unit variance too, and what the heads make of them all changes accordingly.
 func (p *problem) normaliseDown() error {
 	gram := svd.GramMetric(p.mean).Congruence(p.e, p.down)
-	addRidge(gram, 1e-12)
-	l, pivot, ok := svd.Cholesky(p.e, gram)
+	shared := gram.Slice(0, p.shared, 0, p.shared).Clone()
+	if trace(shared) == 0 {
+		return nil
+	}
+	addRidge(shared, 1e-12)
+	l, pivot, ok := svd.Cholesky(p.e, shared)
 	if !ok {
 		return fmt.Errorf("covariance of the latent at row %d: %w", pivot, svd.ErrNotPositive)
 	}
-	svd.SolveLower(p.e, l, false, p.down)
+	svd.SolveLower(p.e, l, false, p.latent())
+	for h := range p.heads {
+		t := &p.heads[h]
+		keys := t.up.Slice(0, t.up.Rows, 0, p.shared)
+		product := svd.Product(p.e, false, false, keys, l)
+		for j := range keys.Rows {
+			copy(keys.Row(j), product.Row(j))
+		}
+		t.upV = svd.Product(p.e, false, false, t.upV, l)
+	}
+	for i := p.shared; i < p.down.Rows; i += 2 {
+		size := math.Sqrt((gram.At(i, i) + gram.At(i+1, i+1)) / 2)
+		if size == 0 {
+			continue // an empty slot
+		}
+		for row := i; row < i+2; row++ {
+			for j, v := range p.down.Row(row) {
+				p.down.Set(row, j, v/size)
+			}
+			for h := range p.heads {
+				up := p.heads[h].up
+				for j := range up.Rows {
+					up.Set(j, row, size*up.At(j, row))
+				}
+			}
+		}
+	}
 	return nil
 }

@@ -19,6 +19,10 @@ func (s SlotInput) String() string {
 	return "plain"
 }
 
+// FlatWindows is how many times as far as the heads' distances those go that [Candidate.Flat] takes from their availability where
+// slots are loose: what is fitted in one window has to hold beyond it.
+const FlatWindows = 4
+
 // Candidate is one way to factorize a calibrated layer; which is best is found by trying (see internal/calibrate).
 type Candidate struct {
 	SlotInput  SlotInput `json:"slot_input"`
@@ -31,6 +35,10 @@ type Candidate struct {
 	Reach int `json:"reach,omitempty"`
 	// NoPhase removes the rotation of what the slots do not carry instead of replacing it by its expected phase.
 	NoPhase bool `json:"no_phase,omitempty"`
+	// Loose fits the slots together with the latent (see [Fit]), over the heads' distances within Reach, Flat of them taken from
+	// the availability of distances in [FlatWindows] windows. Otherwise a slot that has a frequency of the source is read by the
+	// pair of that frequency alone and is right at any distance.
+	Loose bool `json:"loose,omitempty"`
 	// Matched, Sweeps and Refine are those of [SlotOptions]: Refine turns the refinement over all frequencies on, with
 	// the heads' mean distances, Flat of them taken from the availability of distances in the context.
 	Matched bool    `json:"matched,omitempty"`
@@ -47,6 +55,9 @@ func (c Candidate) String() string {
 	}
 	if c.NoPhase {
 		name += ", no phase"
+	}
+	if c.Loose {
+		name += fmt.Sprintf(", loose %g", c.Flat)
 	}
 	if c.Matched {
 		name += ", matched"

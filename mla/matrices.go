@@ -63,3 +63,11 @@ func inner(a, b svd.Matrix) float64 {
 	}
 	return sum
 }
+
+// stackRows is the rows of a above those of b; any strides.
+func stackRows(a, b svd.Matrix) svd.Matrix {
+	out := svd.NewMatrix(a.Rows+b.Rows, a.Cols)
+	accumulate(out.Slice(0, a.Rows, 0, a.Cols), a)
+	accumulate(out.Slice(a.Rows, out.Rows, 0, a.Cols), b)
+	return out
+}

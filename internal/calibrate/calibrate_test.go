@@ -308,20 +308,21 @@ func TestLossless(t *testing.T) {
 	net, a := network(t, func(m *testmodel.Model) {
 		m.Config["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": 1e12}
 	})
-	for _, refine := range []bool{false, true} {
+	for _, candidate := range []mla.Candidate{{}, {Refine: true, Sweeps: 2}, {Loose: true, Flat: 0.2}} {
 		o := testOptions(a)
 		o.Rank = 32 // hidden width: everything fits
-		o.Candidates = []mla.Candidate{{QueryPower: 1, KeyWeight: 1, Refine: refine, Sweeps: 2}}
+		candidate.QueryPower, candidate.KeyWeight = 1, 1
+		o.Candidates = []mla.Candidate{candidate}
 		o.Polish = Polish{Descent: Descent{Steps: 20, Sequences: 2, Rate: 1e-3}, Layers: 2, EarlySteps: 20}
 		o.Distill = Distill{Descent: Descent{Steps: 10, Sequences: 2, Rate: 1e-3}, Matching: 1}
 		layers, reports := calibrated(t, net, 2, randomSequences(16, 30, net.Vocab), o)
 		for _, r := range reports {
 			if r.Polish > 1e-3 || r.Drift > 1e-3 {
-				t.Errorf("refine %v: %+v", refine, r)
+				t.Errorf("%s: %+v", candidate, r)
 			}
 		}
 		if kl := divergence(t, net, layers, randomSequences(3, 30, net.Vocab), 0); kl > 1e-6 {
-			t.Errorf("refine %v: divergence %g", refine, kl)
+			t.Errorf("%s: divergence %g", candidate, kl)
 		}
 	}
 }

@@ -48,6 +48,7 @@ func TestInvariance(t *testing.T) {
 		for _, c := range []mla.Candidate{
 			{QueryPower: 1, KeyWeight: 1}, {SlotInput: mla.MixedInput, QueryPower: 1, KeyWeight: 0.3},
 			{QueryPower: 1, KeyWeight: 1, Refine: true, Sweeps: 3, Flat: 0.3},
+			{QueryPower: 1, KeyWeight: 1, Reach: 16, Loose: true, Flat: 0.2},
 		} {
 			convert := func(g *model.GQA, width int) []float32 {
 				layer, st := sourceLayer(g), Statistics(e, g, &batch, h, 64)

@@ -326,25 +326,25 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 	for h := range st.Heads {
 		distances = max(distances, len(st.Heads[h].Distances))
 	}
-	// The reach is chosen with the first candidate, all others start at that, and the best of them at every other reach.
-	better := candidates[0]
-	for range 2 {
-		var next []mla.Candidate
-		for _, reach := range reaches(distances) {
-			better.Reach = reach
-			next = append(next, better)
+	// The first candidate chooses the reach at which all others start, and the best of all starts at every other reach.
+	everyReach := func(c mla.Candidate) (next []mla.Candidate) {
+		for _, c.Reach = range reaches(distances) {
+			next = append(next, c)
 		}
-		if err := start(next); err != nil {
-			return nil, err
-		}
-		next = slices.Clone(candidates)
-		for i := range next {
-			next[i].Reach = all[0].candidate.Reach
-		}
-		if err := start(next); err != nil {
-			return nil, err
-		}
-		better = all[0].candidate
+		return next
+	}
+	if err := start(everyReach(candidates[0])); err != nil {
+		return nil, err
+	}
+	others := slices.Clone(candidates)
+	for i := range others {
+		others[i].Reach = all[0].candidate.Reach
+	}
+	if err := start(others); err != nil {
+		return nil, err
+	}
+	if err := start(everyReach(all[0].candidate)); err != nil {
+		return nil, err
 	}
 	if math.IsInf(all[0].err, 1) {
 		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(all))
@@ -376,8 +376,7 @@ func reaches(distances int) []int {
 }
 
 // Starts is how many factorizations of so many candidates are started in a context as a rule: half of the time the best of
-// them is not the first, which was started at every reach before, and is then started at the others too. (Where another
-// reach then serves it better, all are started at that one as well.)
+// them is not the first, which was started at every reach before, and is then started at the others too.
 func Starts(candidates, context int) float64 {
 	return float64(candidates) + 1.5*float64(len(reaches(context))-1)
 }
