@@ -32,7 +32,7 @@ const (
 func DefaultTokens(effort Effort) int {
 	switch effort {
 	case Best:
-		return 61440
+		return 122880
 	}
 	return 40960
 }
@@ -60,7 +60,7 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
 		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
-		o.Distill = Distill{Descent: Descent{Steps: 120, Sequences: 2, Rate: distillRate}, Matching: matching}
+		o.Distill = Distill{Descent: Descent{Steps: 400, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o
