@@ -394,7 +394,7 @@ func (c *counts) start(candidate mla.Candidate) bench.Work {
 	if candidate.Loose {
 		w.Add(1, c.normalise(true))
 		far := mla.FlatWindows * c.context
-		w[bench.Math] += c.heads * (c.slots + c.pairs) * far
+		w[bench.Math] += (c.slots + c.pairs) * far
 		w[bench.F64] += 8 * c.heads * c.slots * (c.slots + c.pairs) * far
 	}
 	return w

@@ -91,12 +91,15 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 // loosen puts the slots into the problem, as the candidate has them.
 func (f *Fit) loosen(inner *Source, slotKeys svd.Matrix, c Candidate) {
 	s, p := f.source, &f.problem
-	p.slots = len(f.frequencies)
 	p.down = stackRows(p.down, slotKeys)
+	distances := make([]Weights, len(p.heads))
+	for h, head := range f.statistics.Heads {
+		distances[h] = Mixture(head.Distances.Within(c.Reach), Available(FlatWindows*len(head.Distances)), c.Flat)
+	}
+	turns := newTurns(p.e, f.frequencies, s.Frequencies[:s.Pairs()], distances)
 	for h := range p.heads {
 		t, g := &p.heads[h], s.Group(h)
-		d := f.statistics.Heads[h].Distances.Within(c.Reach)
-		t.turns = newTurns(p.e, f.frequencies, s.Frequencies[:s.Pairs()], Mixture(d, Available(FlatWindows*len(f.statistics.Heads[h].Distances)), c.Flat))
+		t.turns = turns[h]
 		t.key = headRows(inner.K, g, s.HeadDim)
 		reads := realMap(f.slots.Query[g], interleaved, halves(s.Pairs()))
 		t.up = stackRows(t.up.T(), reads).T()
@@ -125,10 +128,13 @@ func (f *Fit) Attention() *Attention {
 		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
 	}
 	down := basis.full(p.e, p.down)
-	if p.slots == 0 {
+	if p.shared == down.Rows {
 		a.QRope, a.KRope = f.slots.queries(p.e, s), f.slots.keys(p.e, s) // with whatever a basis leaves out of them
 	} else {
 		a.QRope, a.KRope = svd.NewMatrix(s.Heads*a.RopeDim, s.Hidden()), down.Slice(p.shared, down.Rows, 0, down.Cols).Clone()
+		for h, t := range p.heads {
+			svd.Gemm(p.e, true, false, 1, t.up.Slice(0, s.HeadDim, p.shared, t.up.Cols), headRows(s.Q, h, s.HeadDim), 0, headRows(a.QRope, h, a.RopeDim))
+		}
 	}
 	// The problem's rank is less where everything fits in fewer rows; the others stay zero.
 	for i := range p.shared {
@@ -140,9 +146,6 @@ func (f *Fit) Attention() *Attention {
 		mean := f.statistics.Heads[h].Mean
 		for i := range latent {
 			latent[i] = dot(p.down.Row(i), mean)
-		}
-		if p.slots > 0 {
-			svd.Gemm(p.e, true, false, 1, term.up.Slice(0, s.HeadDim, p.shared, term.up.Cols), headRows(s.Q, h, s.HeadDim), 0, headRows(a.QRope, h, a.RopeDim))
 		}
 		for i := range s.HeadDim {
 			copy(a.UpK.Row(h*s.HeadDim+i), term.up.Row(i)[:p.shared])
@@ -202,20 +205,18 @@ type headTerm struct {
 
 // problem is the alternating least squares of one layer.
 type problem struct {
-	rank int
-	// slots is S if the slots are fitted too, or else zero.
-	slots int
+	rank  int
 	e     *blas.Engine
 	heads []headTerm
-	// down is the latent, at most rank rows, and below it B: [shared + 2 slots, d].
+	// down is the latent, at most rank rows, and where the slots are fitted too below it B: [shared + 2S, d].
 	down   svd.Matrix
 	shared int
 	// mean is the heads' mean metric and lower its Cholesky factor.
 	mean, lower svd.Matrix
 }
 
-// latent is the rows of down that are the latent.
-func (p *problem) latent() svd.Matrix { return p.down.Slice(0, p.shared, 0, p.down.Cols) }
+// latent is the rows of a, which has those of down, that are the latent's.
+func (p *problem) latent(a svd.Matrix) svd.Matrix { return a.Slice(0, p.shared, 0, a.Cols) }
 
 // start is the joint SVD in the mean metric. softmax and averaged are the heads' mean metrics, of trace 1.
 func (p *problem) start(softmax, averaged svd.Matrix) error {
@@ -265,7 +266,7 @@ func (p *problem) fitUp() error {
 		if err := p.fit(p.down, t.softmax, t.key, t.turns, t.up); err != nil {
 			return fmt.Errorf("keys of head %d: %w", h, err)
 		}
-		if err := p.fit(p.latent(), t.averaged, t.value, nil, t.upV); err != nil {
+		if err := p.fit(p.latent(p.down), t.averaged, t.value, nil, t.upV); err != nil {
 			return fmt.Errorf("values of head %d: %w", h, err)
 		}
 	}
@@ -309,7 +310,6 @@ func (p *problem) fit(z, metric, a svd.Matrix, turns *turns, up svd.Matrix) erro
 // what meets the metric has a head's rows, fewer than the latent. An expectation has no such factors.
 func (p *problem) fitDown() error {
 	rows, d := p.down.Rows, p.down.Cols
-	latent := func(a svd.Matrix) svd.Matrix { return a.Slice(0, p.shared, 0, a.Cols) }
 	type side struct{ up, weighted, metric svd.Matrix } // U and Q U, both [HeadDim, shared]
 	type expected struct{ gram, metric svd.Matrix }     // E[L^T Q L]
 	var sides []side
@@ -325,7 +325,7 @@ func (p *problem) fitDown() error {
 			reach := svd.Product(p.e, false, false, part.target, part.metric)
 			if part.turns == nil {
 				sides = append(sides, side{part.up, weighted, part.metric})
-				svd.Gemm(p.e, true, false, 1, weighted, reach, 1, latent(rhs))
+				svd.Gemm(p.e, true, false, 1, weighted, reach, 1, p.latent(rhs))
 				svd.Gemm(p.e, true, false, trace(part.metric), weighted, part.up, 1, summed.Slice(0, p.shared, 0, p.shared))
 				continue
 			}
@@ -340,8 +340,8 @@ func (p *problem) fitDown() error {
 	apply := func(x svd.Matrix) svd.Matrix {
 		y := svd.NewMatrix(rows, d)
 		for _, s := range sides {
-			reach := svd.Product(p.e, false, false, svd.Product(p.e, false, false, s.up, latent(x)), s.metric)
-			svd.Gemm(p.e, true, false, 1, s.weighted, reach, 1, latent(y))
+			reach := svd.Product(p.e, false, false, svd.Product(p.e, false, false, s.up, p.latent(x)), s.metric)
+			svd.Gemm(p.e, true, false, 1, s.weighted, reach, 1, p.latent(y))
 		}
 		for _, t := range turned {
 			svd.Gemm(p.e, false, false, 1, t.gram, svd.Product(p.e, false, false, x, t.metric), 1, y)
@@ -407,7 +407,7 @@ func (p *problem) normaliseDown() error {
 	if !ok {
 		return fmt.Errorf("covariance of the latent at row %d: %w", pivot, svd.ErrNotPositive)
 	}
-	svd.SolveLower(p.e, l, false, p.latent())
+	svd.SolveLower(p.e, l, false, p.latent(p.down))
 	for h := range p.heads {
 		t := &p.heads[h]
 		keys := t.up.Slice(0, t.up.Rows, 0, p.shared)

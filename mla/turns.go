@@ -3,6 +3,7 @@ package mla
 import (
 	"math"
 	"math/cmplx"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/svd"
@@ -18,32 +19,47 @@ type turns struct {
 	apart, along svd.CMatrix
 }
 
-func newTurns(e *blas.Engine, slots, source []float64, p Weights) *turns {
-	all := append(append([]float64(nil), slots...), source...)
-	n := len(all)
-	// Rows of cos wD and sin wD; the slots' again with their probabilities.
-	table, weighted := svd.NewMatrix(2*n, len(p)), svd.NewMatrix(2*len(slots), len(p))
-	t := &turns{slots: len(slots), source: len(source), mean: make([]complex128, n), apart: svd.NewCMatrix(len(slots), n), along: svd.NewCMatrix(len(slots), n)}
+// newTurns returns the moments for each head's distances. Sines and cosines are the same for all.
+func newTurns(e *blas.Engine, slots, source []float64, heads []Weights) []*turns {
+	all := slices.Concat(slots, source)
+	n, longest := len(all), 0
+	for _, p := range heads {
+		longest = max(longest, len(p))
+	}
+	table := svd.NewMatrix(2*n, longest) // cos wD, and then sin wD
 	for i, w := range all {
-		sin, cos := table.Row(n+i), table.Row(i)
-		var re, im float64
-		for d := range p {
+		cos, sin := table.Row(i), table.Row(n+i)
+		for d := range longest {
 			sin[d], cos[d] = math.Sincos(w * float64(d))
-			re += p[d] * cos[d]
-			im += p[d] * sin[d]
 		}
-		t.mean[i] = complex(re, im)
-		if i < len(slots) {
+	}
+	out := make([]*turns, len(heads))
+	for h, p := range heads {
+		out[h] = turnsOver(e, table.Slice(0, 2*n, 0, len(p)), len(slots), p)
+	}
+	return out
+}
+
+// turnsOver takes the moments over the distances p of the rows of cosines and sines in the table [2n, len(p)], the first of
+// each those of the slots.
+func turnsOver(e *blas.Engine, table svd.Matrix, slots int, p Weights) *turns {
+	n := table.Rows / 2
+	t := &turns{slots: slots, source: n - slots, mean: make([]complex128, n), apart: svd.NewCMatrix(slots, n), along: svd.NewCMatrix(slots, n)}
+	weighted := svd.NewMatrix(2*slots, len(p)) // the slots' rows times the probabilities
+	for i := range n {
+		cos, sin := table.Row(i), table.Row(n+i)
+		t.mean[i] = complex(dot(p, cos), dot(p, sin))
+		if i < slots {
 			for d, v := range p {
-				weighted.Row(i)[d], weighted.Row(len(slots) + i)[d] = v*cos[d], v*sin[d]
+				weighted.Row(i)[d], weighted.Row(slots + i)[d] = v*cos[d], v*sin[d]
 			}
 		}
 	}
 	product := svd.Product(e, false, true, weighted, table)
 	for i := range slots {
-		for j := range all {
+		for j := range n {
 			cc, cs := product.At(i, j), product.At(i, n+j)
-			sc, ss := product.At(len(slots)+i, j), product.At(len(slots)+i, n+j)
+			sc, ss := product.At(slots+i, j), product.At(slots+i, n+j)
 			t.apart.Set(i, j, complex(cc+ss, sc-cs))
 			t.along.Set(i, j, complex(cc-ss, sc+cs))
 		}
@@ -51,7 +67,7 @@ func newTurns(e *blas.Engine, slots, source []float64, p Weights) *turns {
 	return t
 }
 
-// block replaces the 2 x 2 block x of a real matrix, rows (r, ri) and columns (c, ci), by E[M(e^{-iwD}) x M(e^{-ivD})^T], or
+// turnBlock replaces the 2 x 2 block x of a real matrix, rows (r, ri) and columns (c, ci), by E[M(e^{-iwD}) x M(e^{-ivD})^T], or
 // without back by E[M(e^{-iwD})^T x M(e^{-ivD})]; M(a) is multiplication by a, apart and along are those of w and v. x is
 // z -> a z + b conj(z) on the complex plane, of which the first part turns by the difference of the angles and the second by
 // their sum.

@@ -33,11 +33,11 @@ func looseError(f *Fit, s *Source, c Candidate) float64 {
 		for distance, share := range d {
 			slots := turned(p.down.Slice(p.shared, p.down.Rows, 0, p.down.Cols), interleaved, f.frequencies, distance)
 			rest := turned(t.key, halves(s.Pairs()), s.Frequencies, distance)
-			subtract(rest, svd.Product(nil, false, false, t.up, stackRows(p.latent(), slots)))
+			subtract(rest, svd.Product(nil, false, false, t.up, stackRows(p.latent(p.down), slots)))
 			sum += share * svd.GramMetric(t.query).Inner(svd.GramMetric(t.softmax).Congruence(nil, rest))
 		}
 		rest := t.value.Clone()
-		subtract(rest, svd.Product(nil, false, false, t.upV, p.latent()))
+		subtract(rest, svd.Product(nil, false, false, t.upV, p.latent(p.down)))
 		sum += svd.GramMetric(t.output).Inner(svd.GramMetric(t.averaged).Congruence(nil, rest))
 	}
 	return sum
