@@ -19,6 +19,11 @@ func microF32AVX2x2x1(k int, a *float32, b *float32, bStride int, c *float32, cS
 //go:noescape
 func microF32AVX2x4x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
+// microF32AVX2x6x1 computes C = alpha*A*B + beta*C for a tile of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+//
+//go:noescape
+func microF32AVX2x6x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+
 // microF32AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -54,6 +59,11 @@ func microF32AVX2x2x2(k int, a *float32, b *float32, bStride int, c *float32, cS
 //go:noescape
 func microF32AVX2x4x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
+// microF32AVX2x6x2 computes C = alpha*A*B + beta*C for a tile of 6 rows and 16 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+//
+//go:noescape
+func microF32AVX2x6x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+
 // microF32AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 32 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -73,21 +83,6 @@ func microF32AVX512x4x2(k int, a *float32, b *float32, bStride int, c *float32, 
 //
 //go:noescape
 func microF32AVX512x8x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
-
-// microF32AVX2x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 24 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF32AVX2x1x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
-
-// microF32AVX2x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 24 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF32AVX2x2x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
-
-// microF32AVX2x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 24 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF32AVX2x4x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
 // microF32AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 48 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
@@ -144,6 +139,11 @@ func microF64AVX2x2x1(k int, a *float64, b *float64, bStride int, c *float64, cS
 //go:noescape
 func microF64AVX2x4x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
+// microF64AVX2x6x1 computes C = alpha*A*B + beta*C for a tile of 6 rows and 4 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+//
+//go:noescape
+func microF64AVX2x6x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+
 // microF64AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -179,6 +179,11 @@ func microF64AVX2x2x2(k int, a *float64, b *float64, bStride int, c *float64, cS
 //go:noescape
 func microF64AVX2x4x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
+// microF64AVX2x6x2 computes C = alpha*A*B + beta*C for a tile of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+//
+//go:noescape
+func microF64AVX2x6x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+
 // microF64AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -198,21 +203,6 @@ func microF64AVX512x4x2(k int, a *float64, b *float64, bStride int, c *float64, 
 //
 //go:noescape
 func microF64AVX512x8x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
-
-// microF64AVX2x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 12 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF64AVX2x1x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
-
-// microF64AVX2x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 12 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF64AVX2x2x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
-
-// microF64AVX2x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 12 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
-//
-//go:noescape
-func microF64AVX2x4x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
 // microF64AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 24 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //

@@ -20,11 +20,12 @@ func newSuite(level isa.Level) *suite {
 
 func avx2Suite() *suite {
 	f32 := kernels[float32, float32]{
-		lanes: 8, vectors: 3, heights: []int{4, 2, 1}, taskBytes: 384 << 10,
+		lanes: 8, vectors: 2, heights: []int{6, 4, 2, 1}, taskBytes: 384 << 10,
 		micro: [][]microKernel[float32]{
-			{microF32AVX2x4x1, microF32AVX2x4x2, microF32AVX2x4x3},
-			{microF32AVX2x2x1, microF32AVX2x2x2, microF32AVX2x2x3},
-			{microF32AVX2x1x1, microF32AVX2x1x2, microF32AVX2x1x3},
+			{microF32AVX2x6x1, microF32AVX2x6x2},
+			{microF32AVX2x4x1, microF32AVX2x4x2},
+			{microF32AVX2x2x1, microF32AVX2x2x2},
+			{microF32AVX2x1x1, microF32AVX2x1x2},
 		},
 		packA:   packer[float32, float32]{4, 8, transposeF32x4, 4, copyF32x4},
 		packB:   packer[float32, float32]{8, 8, transposeF32x8, 8, copyF32x8},
@@ -32,11 +33,12 @@ func avx2Suite() *suite {
 		dot:     []func(int, *float32, int, *float32, int, *float32){dotF32AVX2x1},
 	}
 	f64 := kernels[float64, float64]{
-		lanes: 4, vectors: 3, heights: []int{4, 2, 1}, taskBytes: 384 << 10,
+		lanes: 4, vectors: 2, heights: []int{6, 4, 2, 1}, taskBytes: 384 << 10,
 		micro: [][]microKernel[float64]{
-			{microF64AVX2x4x1, microF64AVX2x4x2, microF64AVX2x4x3},
-			{microF64AVX2x2x1, microF64AVX2x2x2, microF64AVX2x2x3},
-			{microF64AVX2x1x1, microF64AVX2x1x2, microF64AVX2x1x3},
+			{microF64AVX2x6x1, microF64AVX2x6x2},
+			{microF64AVX2x4x1, microF64AVX2x4x2},
+			{microF64AVX2x2x1, microF64AVX2x2x2},
+			{microF64AVX2x1x1, microF64AVX2x1x2},
 		},
 		packA:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		packB:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},

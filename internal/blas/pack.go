@@ -51,8 +51,9 @@ func (pk *packer[T, S]) panels(dst []T, o operand[S], limit, j0, j1 int, start f
 }
 
 // pack packs k steps from step p0 of n lines from line i as a panel of the given
-// width. It may
-// write depth(k) steps if the lines are deep.
+// width. It may write depth(k) steps if the lines are deep. Where the lines are
+// no whole number of groups or units, the last of these starts early and
+// overlaps the one before.
 func (pk *packer[T, S]) pack(dst []T, o operand[S], i, n, width, p0, k int) {
 	var s S
 	var t T
@@ -61,6 +62,11 @@ func (pk *packer[T, S]) pack(dst []T, o operand[S], i, n, width, p0, k int) {
 		whole := n / pk.unit
 		if whole > 0 {
 			pk.copy(k, o.from(i, p0), srcStride, &dst[0], dstStride, whole)
+		}
+		if whole > 0 && n == width && n%pk.unit > 0 {
+			last := n - pk.unit
+			pk.copy(k, o.from(i+last, p0), srcStride, &dst[last], dstStride, 1)
+			return
 		}
 		if done := whole * pk.unit; done < width {
 			edge := make([]S, roundUp(width-done, pk.unit))
@@ -92,6 +98,9 @@ func (pk *packer[T, S]) pack(dst []T, o operand[S], i, n, width, p0, k int) {
 	}
 	blocks, rest := k/pk.columns, k%pk.columns
 	for g := 0; g < width; g += pk.group {
+		if g > 0 && n == width {
+			g = min(g, width-pk.group)
+		}
 		lines := min(n-g, pk.group)
 		first := 0 // block that has to go through the zero-padded edge
 		if lines == pk.group && g+pk.group <= width {
