@@ -33,7 +33,7 @@ func (s *layerSums) add(e *blas.Engine, b *model.Batch, sb, tb *model.Block, sou
 	s.diff += t.weighted(t.diff)
 	s.size += t.weighted(t.size)
 	if a, ok := tb.Attention.(*model.MLA); ok && a.LatentNorm != nil {
-		s.norm.add(latentFactors(e, a, n, h), t.weight)
+		s.norm.add(a.LatentFactors(e, n, h), t.weight)
 	}
 	if !allFinite(t.size) {
 		return "the source's attention output"
@@ -106,26 +106,6 @@ func (t *tokenErrors) weighted(values []float64) float64 {
 		}
 	}
 	return sum
-}
-
-// latentFactors returns the factor 1/rms(c) of kv_a_layernorm for each of n normed inputs h.
-func latentFactors(e *blas.Engine, a *model.MLA, n int, h []float32) []float64 {
-	width := a.Rank + a.RopeDim
-	latent := make([]float32, n*width)
-	a.KVDown.Apply(e, n, h, a.KVDown.In, 0, latent, width)
-	factors := make([]float64, n)
-	e.For(n, func(t int) {
-		sum := 0.0
-		for i, v := range latent[t*width : t*width+a.Rank] {
-			c := float64(v)
-			if a.KVDownBias != nil {
-				c = float64(v + a.KVDownBias[i]) // added in float32, as the forward pass does
-			}
-			sum += c * c
-		}
-		factors[t] = 1 / math.Sqrt(sum/float64(a.Rank)+a.LatentEps)
-	})
-	return factors
 }
 
 // factorSums accumulates weighted moments of f/first - 1, first being the first factor: the norm's factors can differ in

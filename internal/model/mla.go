@@ -145,24 +145,19 @@ func addBias(e *blas.Engine, n int, y, bias []float32) {
 	})
 }
 
-// NormFluctuation is how far kv_a_layernorm is from a constant factor on the normed inputs h: the relative standard
-// deviation of 1/rms(latent) over the tokens, each with its weight. Without a norm it is zero.
-func (a *MLA) NormFluctuation(e *blas.Engine, n int, h []float32, weights []float64) float64 {
-	if a.LatentNorm == nil {
-		return 0
-	}
+// LatentFactors returns the factor 1/rms(latent) of kv_a_layernorm for each of n normed inputs h [n, hidden].
+func (a *MLA) LatentFactors(e *blas.Engine, n int, h []float32) []float64 {
 	latent := make([]float32, n*a.Rank)
 	a.rawLatents(e, n, h, latent)
-	var sum, sum1, sum2 float64
-	for t := range n {
-		row := latent[t*a.Rank : (t+1)*a.Rank]
-		inv := float64(inverseRMS(row, a.LatentEps))
-		sum += weights[t]
-		sum1 += weights[t] * inv
-		sum2 += weights[t] * inv * inv
-	}
-	mean := sum1 / sum
-	return math.Sqrt(max(0, sum2/sum-mean*mean)) / mean
+	factors := make([]float64, n)
+	e.For(n, func(t int) {
+		sum := 0.0
+		for _, v := range latent[t*a.Rank : (t+1)*a.Rank] {
+			sum += float64(v) * float64(v)
+		}
+		factors[t] = 1 / math.Sqrt(sum/float64(a.Rank)+a.LatentEps)
+	})
+	return factors
 }
 
 // SquaredAttention returns, for every token of the normed inputs h [tokens, hidden], the sum over all heads and queries of
