@@ -99,8 +99,8 @@ type counts struct {
 	options calibrate.Options
 	thetas  []float64
 	window  float64
-	// train, hold and measured are tokens: for the fits, held out, and for the statistics.
-	train, hold, measured float64
+	// fit, others, hold and measured are tokens: for the fits, for the descents alone, held out, and for the statistics.
+	fit, others, hold, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
 	samples, batches, length float64
 }
@@ -128,8 +128,12 @@ func newCounts(p *Plan) *counts {
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
 	hold := heldOut(windows)
-	c.window, c.train, c.hold = float64(window), float64((windows-hold)*window), float64(hold*window)
-	c.measured = min(c.train, max(c.window, float64(c.options.StatisticsTokens/window*window)))
+	fit, descend, separate := c.options.Share((windows-hold)*window, window)
+	c.window, c.fit, c.hold = float64(window), float64(fit), float64(hold*window)
+	if separate {
+		c.others = float64(descend)
+	}
+	c.measured = min(c.fit, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
 }
 
@@ -450,22 +454,24 @@ func (c *counts) sweep(loose bool) bench.Work {
 
 // calibratedLayer is one layer of calibrate.Run.
 func (c *counts) calibratedLayer() bench.Work {
-	n := c.train + c.hold
+	n := c.fit + c.hold
 	w := bench.Sum(c.sourceAttention(n), c.statistics(c.measured), c.candidates(), c.mlaForward(n))
 	// The refit: normal equations, four ridges, the outputs again.
 	width := c.q + 1
-	w[bench.F32] += c.train*width*width + 2*c.train*width*c.d + 4*2*c.hold*c.q*c.d + 2*n*c.q*c.d
+	w[bench.F32] += c.fit*width*width + 2*c.fit*width*c.d + 4*2*c.hold*c.q*c.d + 2*n*c.q*c.d
 	w[bench.F64] += 4 * (width*width*width/3 + 2*width*width*c.d)
-	w[bench.Plain] += 4*width*width + c.train*(2*width+4*c.d) + 8*c.q/512*width*c.d + 4*6*c.hold*c.d
+	w[bench.Plain] += 4*width*width + c.fit*(2*width+4*c.d) + 8*c.q/512*width*c.d + 4*6*c.hold*c.d
 	// Both streams on.
 	w.Add(2, c.feedForward(n))
 	w[bench.Plain] += 12 * n * c.d
+	source, converted := c.layerForward()
+	w.Add(c.others, bench.Sum(source, converted))
 	return w
 }
 
 // scouting is calibrate.Scout.
 func (c *counts) scouting() bench.Work {
-	n := min(c.train, max(c.window, math.Floor(calibrate.ScoutTokens/c.window)*c.window))
+	n := min(c.fit, max(c.window, math.Floor(calibrate.ScoutTokens/c.window)*c.window))
 	tried := math.Ceil((c.layers - math.Floor(c.scoutStep()/2)) / c.scoutStep())
 	one := bench.Sum(c.statistics(n), c.candidates().Times(float64(len(c.thetas))))
 	forward := bench.Sum(c.sourceAttention(n+c.hold), c.feedForward(n+c.hold))
@@ -502,11 +508,16 @@ func (c *counts) polishing() bench.Work {
 	checks := c.layers + steps/calibrate.CheckEvery + trials
 	w := c.descent().Times(steps * float64(o.Sequences) * c.window)
 	w[bench.Shared] += 15 * steps * c.mlaWeights() // the optimizer and the average
-	source, converted := bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
+	source, converted := c.layerForward()
 	w.Add(checks*c.hold, converted)
 	w.Add(c.layers*c.hold, bench.Sum(source, converted))
-	w.Add(c.layers*c.train, converted)
+	w.Add(c.layers*(c.fit+c.others), converted)
 	return w
+}
+
+// layerForward is one token's way through a layer of the source and of the converted network.
+func (c *counts) layerForward() (source, converted bench.Work) {
+	return bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
 }
 
 // triedRates is how many learning rates the first polish tries as a rule: the best one is found when the next is worse.
@@ -523,12 +534,12 @@ func (c *counts) correcting() bench.Work {
 	n := float64(o.Sequences) * c.window
 	steps, checks := float64(o.Steps), 1+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
 
-	forward := bench.Sum(c.mlaForward(1), c.feedForward(1)).Times(c.layers)
+	source, converted := c.layerForward()
+	source, forward := source.Times(c.layers), converted.Times(c.layers)
 	divergence := c.logits(1, 2)
 	divergence[bench.Exp] += 2 * c.vocab
 	divergence[bench.Shared] += 6 * c.vocab
 
-	source := bench.Sum(c.sourceAttention(1), c.feedForward(1)).Times(c.layers)
 	step := bench.Sum(c.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
 	step[bench.Shared] += 15 * c.layers * c.mlaWeights() // the optimizer and the average
 	check := bench.Sum(forward, divergence).Times(c.hold)

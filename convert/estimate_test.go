@@ -20,6 +20,7 @@ func TestPhasesCountProducts(t *testing.T) {
 	calibrated := func(effort calibrate.Effort) *Calibration {
 		return &Calibration{Source: CalibrationSelf, Tokens: 1024, Window: 64, Effort: effort, Seed: 1}
 	}
+	many := func(c *Calibration) *Calibration { c.Tokens = 96000; return c }
 	for _, test := range []struct {
 		name        string
 		shape       testmodel.Shape
@@ -36,6 +37,7 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
 		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
+		{"best, descents on tokens of their own", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, many(calibrated(calibrate.Best)), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.shape

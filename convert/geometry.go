@@ -100,7 +100,7 @@ func splits(m *arch.Model, share float64) ([]split, error) {
 }
 
 // heldOut is how many of the calibration sequences decide every choice.
-func heldOut(sequences int) int { return max(1, sequences/10) }
+func heldOut(sequences int) int { return max(1, min(calibrate.MostHeldOut, sequences/10)) }
 
 // sample lets the source write the calibration tokens, at most so many sequences together (see [calibrate.Sampling]).
 func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, together int, progress Progress) ([][]int, error) {

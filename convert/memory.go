@@ -131,8 +131,8 @@ func (m *phaseMemory) bytes() int64 {
 	return int64(baseMemory+garbage*float64(m.heap)) + m.resident
 }
 
-// calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out,
-// d the hidden width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r
+// calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out, s
+// those of the descents and those held out, s' those of the descents that no layer is fitted to, if there are, d the hidden width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r
 // latent rows, c factorizations, f the width of the MLP, v the vocabulary, L layers of a weights each,
 //
 //	sampling    the caches of the sequences side by side, their logits; all of the source's weights
@@ -142,13 +142,15 @@ func (m *phaseMemory) bytes() int64 {
 //	            4 c a + 16 d H rope + ...  their attention in float32, and two of them on the way there, in float64
 //	            or 4 t (d + q)           outputs of the converted attention and of its heads, with the normal equations
 //	            8 d (2 q + 2 k)          the source's attention
-//	            4 (1 + p + (L-1)/p) t d  the converted stream before the p layers that are polished together, where they are,
+//	            4 (1 + p + (L-1)/p) s d  the converted stream before the p layers that are polished together, where they are,
 //	                                     and the source's behind them and behind those before
+//	            4 (t + 2 s') d           the same of the fit, both streams of the descents, where they are others
+//	            or 4 2 s' d              a layer's inputs and outputs on the way of these
 //	            4 L a                    the layers converted so far
-//	polishing   4 ((3 + p + (L-1)/p) t d + L a + 5 p a)  streams; gradients, two moments, average and best state of the p layers
+//	polishing   4 ((2 t + 2 s' + (1 + p + (L-1)/p) s) d + L a + 5 p a)  streams; gradients, two moments, average and best state of the p layers
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
-//	correcting  4 (6 L a + (1 + L/p) t d)  weights, gradients, two moments, average and best state; the embeddings, the
+//	correcting  4 (6 L a + (1 + L/p) s d)  weights, gradients, two moments, average and best state; the embeddings, the
 //	                                     source's streams behind every p layers
 //	            4 l L (6 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
 //
@@ -158,7 +160,13 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	m, c := p.Source, p.Recipe.Calibration
 	window, windows := calibrate.Windows(c.Tokens, c.Window, m.Context)
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
-	t, d, l := int64(windows)*int64(window), int64(m.Hidden), int64(m.Layers)
+	d, l := int64(m.Hidden), int64(m.Layers)
+	held := heldOut(windows) * window
+	fit, descend, separate := o.Share(windows*window-held, window)
+	t, see, others := int64(fit+held), int64(descend+held), int64(0)
+	if separate {
+		others = int64(descend)
+	}
 	heads, w := int64(m.Heads), int64(m.HeadDim)
 	q, kv := heads*w, int64(m.KVHeads)*w
 	rank, rope := int64(p.ContentRank()), int64(p.Recipe.RopeDim)
@@ -205,14 +213,17 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + int64(calibrate.Finalists)*4*a +
 		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
-	fitting := 4*t*7*d + 4*l*a + 4*int64(heldOut(windows)*window)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit) + forward
+	fitting := 4*t*7*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit, 8*others*d) + 8*others*d + forward
 	if o.Polish.Steps > 0 {
 		together := min(int64(o.Polish.Layers), l)
 		kept := int64(window) * together * (6*d + states + 2*f)
 		// The converted stream before the layers, the source's behind each of them and behind those before.
-		behind := (1 + together + (l-1)/together) * t * d
+		behind := (1 + together + (l-1)/together) * see * d
+		if separate {
+			behind += t * d
+		}
 		fitting += 4 * behind
-		phase("polishing", together, 4*(2*t*d+behind+l*a+5*together*a+kept)+forward)
+		phase("polishing", together, 4*(2*(t+others)*d+behind+l*a+5*together*a+kept)+forward)
 	}
 	phase("fitting", 1, fitting)
 	if r := int64(p.Target.Rank); !p.Target.Bias {
@@ -222,7 +233,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	if o.Distill.Steps > 0 {
 		kept := int64(window) * l * (6*d + states + 2*f)
 		ends := (l + int64(o.Polish.Layers) - 1) / int64(o.Polish.Layers)
-		phase("correcting", l, 4*(6*l*a+(1+ends)*t*d+kept)+logits+forward)
+		phase("correcting", l, 4*(6*l*a+(1+ends)*see*d+kept)+logits+forward)
 	}
 	return out
 }

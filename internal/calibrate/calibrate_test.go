@@ -284,6 +284,79 @@ func TestStepsOnlyImprove(t *testing.T) {
 	}
 }
 
+// TestFitsAndDescentsShareTokens: with FitTokens layers are fitted to the leading sequences alone, and descents see the others.
+func TestFitsAndDescentsShareTokens(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	const each, fit = 40, 6
+	sequences := randomSequences(20, each, net.Vocab)
+	part := slices.Concat(sequences[:fit], sequences[len(sequences)-o.HoldOut:])
+	want, wantReports := calibrated(t, net, 2, part, o)
+	o.FitTokens = fit*each + each/2
+	got, gotReports := calibrated(t, net, 2, sequences, o)
+	if !reflect.DeepEqual(want, got) || !reflect.DeepEqual(wantReports, gotReports) {
+		t.Error("layers differ from those fitted to the leading sequences alone")
+	}
+
+	cut := len(sequences) - o.HoldOut
+	r := &run{engine: blas.New(2), net: net, options: o}
+	if err := r.begin(model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(r.train.batch.IDs, slices.Concat(sequences[fit:cut]...)) {
+		t.Error("the descents see other sequences than those that follow")
+	}
+	if n, m, _ := o.Share(cut*each, each); n != r.fit.batch.Tokens() || m != r.train.batch.Tokens() {
+		t.Errorf("a share of %d and %d tokens, but %d and %d", n, m, r.fit.batch.Tokens(), r.train.batch.Tokens())
+	}
+	o.FitTokens = cut * each
+	if n, m, separate := o.Share(cut*each, each); n != cut*each || m != cut*each || separate {
+		t.Errorf("%d and %d tokens of %d, separate: %t", n, m, cut*each, separate)
+	}
+}
+
+// TestDescentStreamsFollow: the streams of the descents' own tokens are where the same tokens are when they are held out, which
+// go another way, behind fitted layers and behind polished ones.
+func TestDescentStreamsFollow(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	sequences := randomSequences(16, 40, net.Vocab)
+	cut := len(sequences) - o.HoldOut
+	r := &run{engine: blas.New(2), net: net, options: o}
+	if err := r.begin(model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])); err != nil {
+		t.Fatal(err)
+	}
+	r.train = r.hold.clone()
+	before := starts{slices.Clone(r.fit.converted), slices.Clone(r.train.converted), r.hold.clone()}
+	var layers []*model.MLA
+	var behind [][]float32
+	same := func(when string) {
+		for i, v := range r.hold.source {
+			if math.Abs(float64(v-r.train.source[i])) > 1e-5 || math.Abs(float64(r.hold.converted[i]-r.train.converted[i])) > 1e-5 {
+				t.Fatalf("%s: element %d: %g and %g, held out %g and %g", when, i, r.train.source[i], r.train.converted[i], v, r.hold.converted[i])
+			}
+		}
+	}
+	for layer := range net.Layers {
+		a, _, err := r.layer(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers, behind = append(layers, a), append(behind, slices.Clone(r.train.source))
+		same("fitted")
+	}
+	fitted := slices.Clone(r.train.converted)
+	r.options.Polish = Polish{Descent: Descent{Steps: 20, Sequences: 2, Rate: 1e-2}, Layers: net.Layers, EarlySteps: 20}
+	see, decide := &course{r.train.batch, before.train, behind}, &course{r.hold.batch, before.hold.converted, behind}
+	if err := r.polish(context.Background(), 0, layers, make([]LayerReport, net.Layers), before, see, decide); err != nil {
+		t.Fatal(err)
+	}
+	same("polished")
+	if slices.Equal(fitted, r.train.converted) {
+		t.Error("the polish moved nothing")
+	}
+}
+
 // TestChoosesTheBest: the candidate kept has the least isolated held-out error of all.
 func TestChoosesTheBest(t *testing.T) {
 	net, a := network(t, nil)

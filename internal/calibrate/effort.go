@@ -27,15 +27,18 @@ const (
 	statisticsTokens = 12288
 )
 
-// DefaultTokens is how many calibration tokens an effort uses. The refit of a layer needs tens of thousands; the correction
-// of all layers needs others, and more of them the longer it goes on.
+// DefaultTokens is how many calibration tokens an effort uses. The refit of a layer needs tens of thousands; the descents
+// need others, and more of them the longer they go on.
 func DefaultTokens(effort Effort) int {
 	switch effort {
 	case Best:
-		return 122880
+		return 163840
 	}
 	return 40960
 }
+
+// MostHeldOut is the number of sequences that are held out at most.
+const MostHeldOut = 16
 
 // Learning rates, as shares of each tensor's spread: the one that the polish tries first, and that of the correction. On
 // SmolLM2-135M the polish takes the first; what a trial of a few steps says of the second is noise.
@@ -59,7 +62,8 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Distill = Distill{Descent: Descent{Steps: 80, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.Polish = Polish{Descent: Descent{Steps: 100, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
+		o.FitTokens = 40960
+		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
 		o.Distill = Distill{Descent: Descent{Steps: 400, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}

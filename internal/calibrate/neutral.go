@@ -40,7 +40,7 @@ type NormReport struct {
 // network as it was converted and corrected so far, without norms: of the two streams the first is that network's.
 func (r *run) neutralise(ctx context.Context, layers []*model.MLA, reports []LayerReport) error {
 	var err error
-	if r.train, err = newStreams(r.net, r.train.batch); err != nil {
+	if r.fit, err = newStreams(r.net, r.fit.batch); err != nil {
 		return err
 	}
 	if r.hold, err = newStreams(r.net, r.hold.batch); err != nil {
@@ -67,7 +67,7 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 	}
 	defer block.Close()
 	block.Attention = a
-	train, hold := r.data(block, r.train), r.data(block, r.hold)
+	train, hold := r.data(block, r.fit), r.data(block, r.hold)
 	o := r.options.Neutral
 	if o.Width-a.Rank >= manyRows {
 		o.Tokens, o.Steps = (o.Tokens+3)/4, (o.Steps+3)/4
@@ -118,7 +118,7 @@ func (r *run) neutralLayer(layer int, a *model.MLA) (*model.MLA, *NormReport, er
 		return nil, nil, err
 	}
 	report.Refit, report.Ridge = refitted.Refit, refitted.Ridge
-	r.advance(block, r.train, train)
+	r.advance(block, r.fit, train)
 	r.advance(block, r.hold, hold)
 	return best, report, nil
 }

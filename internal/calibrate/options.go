@@ -11,6 +11,9 @@ type Options struct {
 	Context int
 	// HoldOut is how many of the sequences (the last ones) are kept from every fit and decide every choice.
 	HoldOut int
+	// FitTokens bounds the tokens that the layers are fitted and refit to, where there are twice as many or more: the descents
+	// see the others, which nothing was fitted to. At 0 they see the same.
+	FitTokens int
 	// StatisticsTokens bounds the tokens that the second moments are taken from.
 	StatisticsTokens int
 	Candidates       []mla.Candidate
@@ -21,6 +24,16 @@ type Options struct {
 	Seed             uint64
 	// Progress, if set, is told of every finished step.
 	Progress func(Step)
+}
+
+// Share is how so many tokens that are not held out, in windows of the given length, are shared: those that layers are fitted
+// to, and those that the descents see. If they are not separate, they are the same.
+func (o *Options) Share(tokens, window int) (fit, descend int, separate bool) {
+	if o.FitTokens == 0 || tokens < 2*o.FitTokens {
+		return tokens, tokens, false
+	}
+	fit = max(window, o.FitTokens/window*window)
+	return fit, tokens - fit, true
 }
 
 // Descent configures a gradient descent; zero Steps leave it out.

@@ -7,8 +7,8 @@ import (
 )
 
 // polish moves the given layers, which begin with number first, down the gradient of the drift behind each of them. before
-// are the held-out streams before the first; the streams behind the last and the reports follow.
-func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, reports []LayerReport, before *streams, train, hold *course) error {
+// are the streams before the first; those behind the last and the reports follow.
+func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, reports []LayerReport, before starts, train, hold *course) error {
 	t, err := newDescent(r.engine, r.net, first, layers, train, hold)
 	if err != nil {
 		return err
@@ -29,15 +29,18 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	if first == 0 {
 		r.rate = rate
 	}
-	r.train.converted = train.start
-	r.hold.converted = before.converted
+	r.fit.converted, r.train.converted, r.hold.converted = before.fit, before.train, before.hold.converted
 	for i := range layers {
-		t.converted(i, layers[i]).Forward(r.engine, &train.batch, train.start)
-		held := r.data(t.blocks[i], before)
+		converted := t.converted(i, layers[i])
+		converted.Forward(r.engine, &r.fit.batch, r.fit.converted)
+		if r.separate() {
+			converted.Forward(r.engine, &r.train.batch, r.train.converted)
+		}
+		held := r.data(t.blocks[i], before.hold)
 		r.attend(layers[i], held)
 		reports[i].Polish = relativeError(held.converted, held.target, held.weights)
-		r.advance(t.blocks[i], before, held)
-		reports[i].Drift = before.drift(t.net.Hidden)
+		r.advance(t.blocks[i], before.hold, held)
+		reports[i].Drift = before.hold.drift(t.net.Hidden)
 	}
 	return nil
 }
@@ -45,7 +48,9 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 // correct moves all layers down the gradient of the divergence of the logits together with that of the drift.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]float32) error {
 	o := r.options.Distill
-	r.train, r.hold = &streams{batch: r.train.batch}, &streams{batch: r.hold.batch} // no more needed
+	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
+		*s = &streams{batch: (*s).batch} // no more needed
+	}
 	t, err := newDescent(r.engine, r.net, 0, layers, &course{batch: r.train.batch, behind: train}, &course{batch: r.hold.batch, behind: hold})
 	if err != nil {
 		return err

@@ -32,10 +32,11 @@ type layerData struct {
 
 // run is the state of a calibration between layers.
 type run struct {
-	engine      *blas.Engine
-	net         *model.Network
-	options     Options
-	train, hold *streams
+	engine  *blas.Engine
+	net     *model.Network
+	options Options
+	// fit is what layers are fitted to, train what descents see, the same or other tokens, hold decides.
+	fit, train, hold *streams
 	// rate is the learning rate that the polish of the first layers chose for that of the others.
 	rate float64
 }
@@ -48,11 +49,7 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		return nil, nil, errTooFew(len(sequences), o.HoldOut)
 	}
 	r := &run{engine: e, net: net, options: o}
-	var err error
-	if r.train, err = newStreams(net, model.NewBatch(sequences[:cut])); err != nil {
-		return nil, nil, err
-	}
-	if r.hold, err = newStreams(net, model.NewBatch(sequences[cut:])); err != nil {
+	if err := r.begin(model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])); err != nil {
 		return nil, nil, err
 	}
 	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
@@ -62,10 +59,12 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	train, hold := make([][]float32, net.Layers), make([][]float32, net.Layers)
 	for first := 0; first < net.Layers; first += together {
 		last := min(first+together, net.Layers)
-		var start []float32
-		var before *streams
+		var before starts
 		if o.Polish.Steps > 0 {
-			start, before = slices.Clone(r.train.converted), r.hold.clone()
+			before = starts{slices.Clone(r.fit.converted), nil, r.hold.clone()}
+			if before.train = before.fit; r.separate() {
+				before.train = slices.Clone(r.train.converted)
+			}
 		}
 		for layer := first; layer < last; layer++ {
 			if err := ctx.Err(); err != nil {
@@ -82,7 +81,7 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 			r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
 		}
 		if o.Polish.Steps > 0 {
-			see, decide := &course{r.train.batch, start, train[first:last]}, &course{r.hold.batch, before.converted, hold[first:last]}
+			see, decide := &course{r.train.batch, before.train, train[first:last]}, &course{r.hold.batch, before.hold.converted, hold[first:last]}
 			if err := r.polish(ctx, first, layers[first:last], reports[first:last], before, see, decide); err != nil {
 				return nil, nil, fmt.Errorf("layers %d to %d: %w", first, last-1, err)
 			}
@@ -110,6 +109,35 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	return layers, reports, nil
 }
 
+// starts are the streams before some layers: the converted network's, and both of the held-out tokens.
+type starts struct {
+	fit, train []float32
+	hold       *streams
+}
+
+// begin lays the sequences that are not held out down for the fits and for the descents.
+func (r *run) begin(see, hold model.Batch) (err error) {
+	fit := see
+	_, _, separate := r.options.Share(see.Tokens(), see.Longest())
+	if separate {
+		part, _ := statisticsPart(&see, r.options.FitTokens)
+		fit, see = part, see.Slice(part.Sequences(), see.Sequences())
+	}
+	if r.fit, err = newStreams(r.net, fit); err != nil {
+		return err
+	}
+	if r.train = r.fit; separate {
+		if r.train, err = newStreams(r.net, see); err != nil {
+			return err
+		}
+	}
+	r.hold, err = newStreams(r.net, hold)
+	return err
+}
+
+// separate says that the descents see other tokens than the fits.
+func (r *run) separate() bool { return r.train != r.fit }
+
 // measureDrift runs the held-out tokens through both networks once more.
 func (r *run) measureDrift(layers []*model.MLA, reports []LayerReport) error {
 	s, err := newStreams(r.net, r.hold.batch)
@@ -121,9 +149,7 @@ func (r *run) measureDrift(layers []*model.MLA, reports []LayerReport) error {
 		if err != nil {
 			return err
 		}
-		block.Forward(r.engine, &s.batch, s.source)
-		block.Attention = a
-		block.Forward(r.engine, &s.batch, s.converted)
+		s.pass(r.engine, block, a)
 		block.Close()
 		reports[layer].Corrected = s.drift(r.net.Hidden)
 	}
@@ -138,6 +164,14 @@ func (r *run) tell(s Step) {
 
 func (s *streams) clone() *streams {
 	return &streams{s.batch, slices.Clone(s.source), slices.Clone(s.converted)}
+}
+
+// pass moves both streams past a layer of the source that is converted to a.
+func (s *streams) pass(e *blas.Engine, block *model.Block, a *model.MLA) {
+	block.Forward(e, &s.batch, s.source)
+	converted := *block
+	converted.Attention = a
+	converted.Forward(e, &s.batch, s.converted)
 }
 
 func newStreams(net *model.Network, b model.Batch) (*streams, error) {
@@ -161,22 +195,25 @@ func (r *run) layer(layer int) (*model.MLA, *LayerReport, error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("attention is %T, want a source's", block.Attention)
 	}
-	train, hold := r.data(block, r.train), r.data(block, r.hold)
+	fit, hold := r.data(block, r.fit), r.data(block, r.hold)
 	report := &LayerReport{Layer: layer}
 
-	a, err := r.choose(source, train, hold, report)
+	a, err := r.choose(source, fit, hold, report)
 	if err != nil {
 		return nil, nil, err
 	}
-	r.attend(a, train, hold)
+	r.attend(a, fit, hold)
 	report.Start = relativeError(hold.converted, hold.target, hold.weights)
 	report.Refit = report.Start
-	if err := r.refit(a, train, hold, report); err != nil {
+	if err := r.refit(a, fit, hold, report); err != nil {
 		return nil, nil, err
 	}
 	report.Polish = report.Refit
-	r.advance(block, r.train, train)
+	r.advance(block, r.fit, fit)
 	r.advance(block, r.hold, hold)
+	if r.separate() {
+		r.train.pass(r.engine, block, a)
+	}
 	report.Drift = r.hold.drift(block.Hidden)
 	return a, report, nil
 }
