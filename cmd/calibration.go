@@ -43,7 +43,7 @@ func (o *calibrationOptions) AddFlags(c *cobra.Command) {
 	for _, e := range calibrate.Efforts {
 		tokens = append(tokens, fmt.Sprintf("%s: %d", e, calibrate.DefaultTokens(e)))
 	}
-	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", fmt.Sprintf("calibration tokens, a tenth of which is held out to decide every choice (default: by effort, %s)", strings.Join(tokens, ", ")))
+	f.Var(intFlag(&o.Tokens, 2, 1, ""), "calibration-tokens", fmt.Sprintf("calibration tokens, a tenth of which, at most %d sequences, is held out to decide every choice (default: by effort, %s)", calibrate.MostHeldOut, strings.Join(tokens, ", ")))
 	f.Var(choiceFlag(&o.Effort, efforts, o.Effort), "effort", "time for accuracy: fast fits and refits each layer, balanced polishes six layers at a time and corrects all together afterwards, best takes longer over both")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "seed of the samples and of the order of the corrections")
 }

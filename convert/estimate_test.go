@@ -17,10 +17,9 @@ import (
 // shapes that take every way through the factorization. What is known beforehand is held to a tenth (there is work in
 // blocks and triangles that is counted as if it were smooth), what the convergence of a Krylov space decides to a quarter.
 func TestPhasesCountProducts(t *testing.T) {
-	calibrated := func(effort calibrate.Effort) *Calibration {
-		return &Calibration{Source: CalibrationSelf, Tokens: 1024, Window: 64, Effort: effort, Seed: 1}
+	calibrated := func(effort calibrate.Effort, tokens int) *Calibration {
+		return &Calibration{Source: CalibrationSelf, Tokens: tokens, Window: 64, Effort: effort, Seed: 1}
 	}
-	many := func(c *Calibration) *Calibration { c.Tokens = 96000; return c }
 	for _, test := range []struct {
 		name        string
 		shape       testmodel.Shape
@@ -32,12 +31,12 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"Krylov space", testmodel.Shape{Hidden: 512, Intermediate: 64, Heads: 8, KVHeads: 4, HeadDim: 64}, 97, 64, nil, true},
 		{"refined slots", testmodel.Shape{Hidden: 320, Intermediate: 64, Heads: 8, KVHeads: 4, HeadDim: 32}, 121, 16, nil, false},
 		{"more rows than columns", testmodel.Shape{Hidden: 256, Intermediate: 64, Heads: 8, KVHeads: 8, HeadDim: 32}, 129, 32, nil, false},
-		{"fast", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 16, calibrated(calibrate.Fast), false},
-		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast), false},
-		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast), false},
-		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced), false},
-		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best), false},
-		{"best, descents on tokens of their own", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, many(calibrated(calibrate.Best)), false},
+		{"fast", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 16, calibrated(calibrate.Fast, 1024), false},
+		{"fewer slots", testmodel.Shape{Hidden: 96, Intermediate: 160, Heads: 6, KVHeads: 3, HeadDim: 16}, 33, 8, calibrated(calibrate.Fast, 1024), false},
+		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast, 1024), false},
+		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced, 1024), false},
+		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best, 1024), false},
+		{"best, descents on tokens of their own", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best, 96000), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.shape

@@ -132,8 +132,9 @@ func (m *phaseMemory) bytes() int64 {
 }
 
 // calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out, s
-// those of the descents and those held out, s' those of the descents that no layer is fitted to, if there are, d the hidden width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r
-// latent rows, c factorizations, f the width of the MLP, v the vocabulary, L layers of a weights each,
+// those of the descents and those held out, s' those of the descents that no layer is fitted to, d the hidden width, H heads of
+// width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r latent rows, c factorizations, f the
+// width of the MLP, v the vocabulary, L layers of a weights each,
 //
 //	sampling    the caches of the sequences side by side, their logits; all of the source's weights
 //	fitting     4 t 7 d                  both streams; inputs, outputs and targets of a layer

@@ -327,7 +327,7 @@ func TestDescentStreamsFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.train = r.hold.clone()
-	before := starts{slices.Clone(r.fit.converted), slices.Clone(r.train.converted), r.hold.clone()}
+	before := r.starts()
 	var layers []*model.MLA
 	var behind [][]float32
 	same := func(when string) {

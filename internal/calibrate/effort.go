@@ -10,7 +10,7 @@ import (
 type Effort string
 
 // The efforts: fast fits and refits each layer, balanced polishes six layers at a time and corrects all together
-// afterwards, best takes more steps and tokens for both.
+// afterwards, best takes more steps for both, and tokens of their own.
 const (
 	Fast     Effort = "fast"
 	Balanced Effort = "balanced"
@@ -64,7 +64,7 @@ func Preset(effort Effort, pairs, slots int) Options {
 	case Best:
 		o.FitTokens = 40960
 		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
-		o.Distill = Distill{Descent: Descent{Steps: 400, Sequences: 2, Rate: distillRate}, Matching: matching}
+		o.Distill = Distill{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

@@ -61,10 +61,7 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		last := min(first+together, net.Layers)
 		var before starts
 		if o.Polish.Steps > 0 {
-			before = starts{slices.Clone(r.fit.converted), nil, r.hold.clone()}
-			if before.train = before.fit; r.separate() {
-				before.train = slices.Clone(r.train.converted)
-			}
+			before = r.starts()
 		}
 		for layer := first; layer < last; layer++ {
 			if err := ctx.Err(); err != nil {
@@ -113,6 +110,14 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 type starts struct {
 	fit, train []float32
 	hold       *streams
+}
+
+func (r *run) starts() starts {
+	s := starts{slices.Clone(r.fit.converted), nil, r.hold.clone()}
+	if s.train = s.fit; r.separate() {
+		s.train = slices.Clone(r.train.converted)
+	}
+	return s
 }
 
 // begin lays the sequences that are not held out down for the fits and for the descents.
