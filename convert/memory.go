@@ -146,7 +146,7 @@ func (m *phaseMemory) bytes() int64 {
 //	            4 (1 + p + (L-1)/p) s d  the converted stream before the p layers that are polished together, where they are,
 //	                                     and the source's behind them and behind those before
 //	            4 (t + 2 s') d           the same of the fit, both streams of the descents, where they are others
-//	            or 4 2 s' d              a layer's inputs and outputs on the way of these
+//	            or 4 2 s' d              a layer's inputs and outputs on the way of these, behind the fit
 //	            4 L a                    the layers converted so far
 //	polishing   4 ((2 t + 2 s' + (1 + p + (L-1)/p) s) d + L a + 5 p a)  streams; gradients, two moments, average and best state of the p layers
 //	neutralising  4 t (8 d + q + r)      as fitting, with the latents, r wide
@@ -214,7 +214,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + int64(calibrate.Finalists)*4*a +
 		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a)
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
-	fitting := 4*t*7*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(metrics, 4*t*(d+q)+refit, 8*others*d) + 8*others*d + forward
+	fitting := 8*(t+others)*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(4*t*5*d+max(metrics, 4*t*(d+q)+refit), 8*others*d) + forward
 	if o.Polish.Steps > 0 {
 		together := min(int64(o.Polish.Layers), l)
 		kept := int64(window) * together * (6*d + states + 2*f)
