@@ -128,11 +128,8 @@ func newCounts(p *Plan) *counts {
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
 	hold := heldOut(windows)
-	fit, descend, separate := c.options.Share((windows-hold)*window, window)
-	c.window, c.fit, c.hold = float64(window), float64(fit), float64(hold*window)
-	if separate {
-		c.others = float64(descend)
-	}
+	fit, others := c.options.Share((windows-hold)*window, window)
+	c.window, c.fit, c.others, c.hold = float64(window), float64(fit), float64(others), float64(hold*window)
 	c.measured = min(c.fit, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
 }

@@ -163,10 +163,11 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	d, l := int64(m.Hidden), int64(m.Layers)
 	held := heldOut(windows) * window
-	fit, descend, separate := o.Share(windows*window-held, window)
-	t, see, others := int64(fit+held), int64(descend+held), int64(0)
-	if separate {
-		others = int64(descend)
+	fitTokens, otherTokens := o.Share(windows*window-held, window)
+	t, others := int64(fitTokens+held), int64(otherTokens)
+	see := t
+	if others > 0 {
+		see = others + int64(held)
 	}
 	heads, w := int64(m.Heads), int64(m.HeadDim)
 	q, kv := heads*w, int64(m.KVHeads)*w
@@ -220,7 +221,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		kept := int64(window) * together * (6*d + states + 2*f)
 		// The converted stream before the layers, the source's behind each of them and behind those before.
 		behind := (1 + together + (l-1)/together) * see * d
-		if separate {
+		if others > 0 {
 			behind += t * d
 		}
 		fitting += 4 * behind

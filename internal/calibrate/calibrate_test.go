@@ -306,12 +306,12 @@ func TestFitsAndDescentsShareTokens(t *testing.T) {
 	if !slices.Equal(r.train.batch.IDs, slices.Concat(sequences[fit:cut]...)) {
 		t.Error("the descents see other sequences than those that follow")
 	}
-	if n, m, _ := o.Share(cut*each, each); n != r.fit.batch.Tokens() || m != r.train.batch.Tokens() {
+	if n, m := o.Share(cut*each, each); n != r.fit.batch.Tokens() || m != r.train.batch.Tokens() {
 		t.Errorf("a share of %d and %d tokens, but %d and %d", n, m, r.fit.batch.Tokens(), r.train.batch.Tokens())
 	}
 	o.FitTokens = cut * each
-	if n, m, separate := o.Share(cut*each, each); n != cut*each || m != cut*each || separate {
-		t.Errorf("%d and %d tokens of %d, separate: %t", n, m, cut*each, separate)
+	if n, m := o.Share(cut*each, each); n != cut*each || m != 0 {
+		t.Errorf("%d and %d other tokens of %d", n, m, cut*each)
 	}
 }
 

@@ -284,13 +284,6 @@ func cloneAll(layers []*model.MLA) []*model.MLA {
 	return out
 }
 
-// converted is block i with a converted attention.
-func (t *descent) converted(i int, a *model.MLA) *model.Block {
-	b := *t.blocks[i]
-	b.Attention = a
-	return &b
-}
-
 // heldOut is the mean loss of the given layers over the held-out tokens: the divergence, in nats, where the layers end at the
 // logits, the drift where they do not.
 func (t *descent) heldOut(layers []*model.MLA) (float64, error) {
@@ -299,7 +292,7 @@ func (t *descent) heldOut(layers []*model.MLA) (float64, error) {
 	for s := range t.hold.batch.Sequences() {
 		b, x, lo, hi := t.hold.sequence(s, d)
 		for i := range t.blocks {
-			t.converted(i, layers[i]).Forward(e, &b, x)
+			converted(t.blocks[i], layers[i]).Forward(e, &b, x)
 			if want := t.hold.behind[i]; want != nil && !t.logits {
 				loss, _ := match(e, x, want[lo:hi], d, 1/float64(t.hold.matched()))
 				sum += loss

@@ -27,13 +27,13 @@ type Options struct {
 }
 
 // Share is how so many tokens that are not held out, in windows of the given length, are shared: those that layers are fitted
-// to, and those that the descents see. If they are not separate, they are the same.
-func (o *Options) Share(tokens, window int) (fit, descend int, separate bool) {
+// to, and others that the descents see. Without others, they see those of the fits.
+func (o *Options) Share(tokens, window int) (fit, others int) {
 	if o.FitTokens == 0 || tokens < 2*o.FitTokens {
-		return tokens, tokens, false
+		return tokens, 0
 	}
 	fit = max(window, o.FitTokens/window*window)
-	return fit, tokens - fit, true
+	return fit, tokens - fit
 }
 
 // Descent configures a gradient descent; zero Steps leave it out.

@@ -31,10 +31,10 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	}
 	r.fit.converted, r.train.converted, r.hold.converted = before.fit, before.train, before.hold.converted
 	for i := range layers {
-		converted := t.converted(i, layers[i])
-		converted.Forward(r.engine, &r.fit.batch, r.fit.converted)
+		block := converted(t.blocks[i], layers[i])
+		block.Forward(r.engine, &r.fit.batch, r.fit.converted)
 		if r.separate() {
-			converted.Forward(r.engine, &r.train.batch, r.train.converted)
+			block.Forward(r.engine, &r.train.batch, r.train.converted)
 		}
 		held := r.data(t.blocks[i], before.hold)
 		r.attend(layers[i], held)

@@ -123,15 +123,15 @@ func (r *run) starts() starts {
 // begin lays the sequences that are not held out down for the fits and for the descents.
 func (r *run) begin(see, hold model.Batch) (err error) {
 	fit := see
-	_, _, separate := r.options.Share(see.Tokens(), see.Longest())
-	if separate {
+	_, others := r.options.Share(see.Tokens(), see.Longest())
+	if others > 0 {
 		part, _ := statisticsPart(&see, r.options.FitTokens)
 		fit, see = part, see.Slice(part.Sequences(), see.Sequences())
 	}
 	if r.fit, err = newStreams(r.net, fit); err != nil {
 		return err
 	}
-	if r.train = r.fit; separate {
+	if r.train = r.fit; others > 0 {
 		if r.train, err = newStreams(r.net, see); err != nil {
 			return err
 		}
@@ -174,9 +174,14 @@ func (s *streams) clone() *streams {
 // pass moves both streams past a layer of the source that is converted to a.
 func (s *streams) pass(e *blas.Engine, block *model.Block, a *model.MLA) {
 	block.Forward(e, &s.batch, s.source)
-	converted := *block
-	converted.Attention = a
-	converted.Forward(e, &s.batch, s.converted)
+	converted(block, a).Forward(e, &s.batch, s.converted)
+}
+
+// converted is a layer of the source with a converted attention.
+func converted(block *model.Block, a *model.MLA) *model.Block {
+	b := *block
+	b.Attention = a
+	return &b
 }
 
 func newStreams(net *model.Network, b model.Batch) (*streams, error) {
