@@ -3,7 +3,9 @@ package blas
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas/isa"
 )
@@ -41,6 +43,33 @@ func BenchmarkSgemmBF16(b *testing.B) {
 		}
 		benchGemm(b, s, 0, func(e *Engine, x, _, z []float32) {
 			e.SgemmBF16(true, s.m, s.n, s.k, 1, x, s.k, w, s.k, 0, z, s.n)
+		})
+	}
+}
+
+// BenchmarkFor is what sharing costs: regions of 100 microseconds on two goroutines, with others of one between them. late-us is how
+// much longer than that they take.
+func BenchmarkFor(b *testing.B) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		b.Skip("one processor")
+	}
+	busy := func(d time.Duration) {
+		for start := time.Now(); time.Since(start) < d; {
+		}
+	}
+	const part = 25 * time.Microsecond
+	for _, gap := range []time.Duration{0, 10, 40, 200, 1000} {
+		gap *= time.Microsecond
+		b.Run(gap.String(), func(b *testing.B) {
+			e := New(2)
+			var took time.Duration
+			for range b.N {
+				busy(gap)
+				start := time.Now()
+				e.For(8, func(int) { busy(part) })
+				took += time.Since(start) - 4*part
+			}
+			b.ReportMetric(float64(took.Microseconds())/float64(b.N), "late-us/op")
 		})
 	}
 }

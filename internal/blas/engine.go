@@ -55,7 +55,6 @@ func (e *Engine) run(workers, n int, f func(i int)) {
 	}
 	var (
 		next     atomic.Int64
-		wg       sync.WaitGroup
 		panicked sync.Once
 		value    any
 		failed   atomic.Bool
@@ -76,15 +75,7 @@ func (e *Engine) run(workers, n int, f func(i int)) {
 			f(i)
 		}
 	}
-	wg.Add(workers - 1)
-	for range workers - 1 {
-		go func() {
-			defer wg.Done()
-			work()
-		}()
-	}
-	work()
-	wg.Wait()
+	(&shared{work: work}).with(workers - 1)
 	if failed.Load() {
 		panic(value)
 	}

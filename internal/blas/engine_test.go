@@ -1,6 +1,8 @@
 package blas
 
 import (
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +30,41 @@ func TestFor(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestForTogether: engines at work at the same time, with pauses in and between their loops longer and shorter than goroutines
+// spin for, each do all of their work, and For returns behind it.
+func TestForTogether(t *testing.T) {
+	var all sync.WaitGroup
+	for k := range 6 {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(k), 1))
+			e := New(1 + k%4)
+			for range 300 {
+				sum := 0
+				parts := make([]int, 1+random.IntN(6))
+				pause := time.Duration(random.IntN(120)) * time.Microsecond
+				e.For(len(parts), func(i int) {
+					if i%2 == 0 {
+						time.Sleep(pause)
+					}
+					e.For(2, func(j int) {
+						if j == 1 {
+							parts[i] = i + 1
+						}
+					})
+				})
+				for _, v := range parts {
+					sum += v
+				}
+				if want := len(parts) * (len(parts) + 1) / 2; sum != want {
+					t.Errorf("sum %d, want %d", sum, want)
+				}
+				time.Sleep(time.Duration(random.IntN(2)) * pause)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestForPanic(t *testing.T) {
