@@ -24,6 +24,11 @@ func microF32AVX2x4x1(k int, a *float32, b *float32, bStride int, c *float32, cS
 //go:noescape
 func microF32AVX2x6x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
+// directF32AVX2x6x1 is microF32AVX2x6x1 with rows of A that lie aStride bytes apart.
+//
+//go:noescape
+func directF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+
 // microF32AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -63,6 +68,11 @@ func microF32AVX2x4x2(k int, a *float32, b *float32, bStride int, c *float32, cS
 //
 //go:noescape
 func microF32AVX2x6x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+
+// directF32AVX2x6x2 is microF32AVX2x6x2 with rows of A that lie aStride bytes apart.
+//
+//go:noescape
+func directF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
 // microF32AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 32 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
@@ -144,6 +154,11 @@ func microF64AVX2x4x1(k int, a *float64, b *float64, bStride int, c *float64, cS
 //go:noescape
 func microF64AVX2x6x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
+// directF64AVX2x6x1 is microF64AVX2x6x1 with rows of A that lie aStride bytes apart.
+//
+//go:noescape
+func directF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+
 // microF64AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
@@ -183,6 +198,11 @@ func microF64AVX2x4x2(k int, a *float64, b *float64, bStride int, c *float64, cS
 //
 //go:noescape
 func microF64AVX2x6x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+
+// directF64AVX2x6x2 is microF64AVX2x6x2 with rows of A that lie aStride bytes apart.
+//
+//go:noescape
+func directF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
 // microF64AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //

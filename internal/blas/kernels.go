@@ -10,6 +10,9 @@ type float interface{ float32 | float64 }
 // bytes; C is not read if beta is zero.
 type microKernel[T float] func(k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T)
 
+// directKernel is a microKernel that takes rows of A that lie aStride bytes apart.
+type directKernel[T float] func(k int, a *T, aStride int, b *T, bStride int, c *T, cStride int, alpha, beta T)
+
 // kernels are the assembly (or portable) routines of one level for products in T
 // of a matrix of T with a matrix of S, which is T or bfloat16.
 type kernels[T float, S any] struct {
@@ -18,6 +21,8 @@ type kernels[T float, S any] struct {
 	heights []int // rows of the tiles, largest first; ends in 1
 	// micro[i][v-1] computes a tile of heights[i] rows and v vectors.
 	micro [][]microKernel[T]
+	// direct[v-1] computes a tile of heights[0] rows and v vectors with A where it lies; nil if there are none.
+	direct []directKernel[T]
 
 	// taskBytes is the size of the block of B that a goroutine packs for itself
 	// and runs all rows of A against: it stays in the second-level cache.

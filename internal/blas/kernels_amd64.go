@@ -27,6 +27,7 @@ func avx2Suite() *suite {
 			{microF32AVX2x2x1, microF32AVX2x2x2},
 			{microF32AVX2x1x1, microF32AVX2x1x2},
 		},
+		direct:  []directKernel[float32]{directF32AVX2x6x1, directF32AVX2x6x2},
 		packA:   packer[float32, float32]{4, 8, transposeF32x4, 4, copyF32x4},
 		packB:   packer[float32, float32]{8, 8, transposeF32x8, 8, copyF32x8},
 		dotRows: []int{1},
@@ -40,6 +41,7 @@ func avx2Suite() *suite {
 			{microF64AVX2x2x1, microF64AVX2x2x2},
 			{microF64AVX2x1x1, microF64AVX2x1x2},
 		},
+		direct:  []directKernel[float64]{directF64AVX2x6x1, directF64AVX2x6x2},
 		packA:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		packB:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		dotRows: []int{1},
@@ -84,7 +86,7 @@ func x86Suite(level isa.Level, f32 kernels[float32, float32], f64 kernels[float6
 	return &suite{
 		level: level, f32: f32, f64: f64,
 		bf16: kernels[float32, uint16]{
-			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro, taskBytes: f32.taskBytes,
+			lanes: f32.lanes, vectors: f32.vectors, heights: f32.heights, micro: f32.micro, direct: f32.direct, taskBytes: f32.taskBytes,
 			packA:   f32.packA,
 			packB:   packer[float32, uint16]{8, 8, transposeBF16x8, 8, widenRows},
 			dotRows: f32.dotRows,

@@ -25,6 +25,10 @@ const (
 	directMaxRows = 8
 	directSteps   = 8
 	directBytes   = 1 << 20
+	// unpackedCols is the number of columns of C up to which contiguous rows of A
+	// are multiplied where they lie. Packing them is reading and writing them once
+	// more, for which later panels of B find them in fewer pages and cache lines.
+	unpackedCols = 1536
 	// blockMultiple divides the length of all blocks of the inner dimension but
 	// the last: what the packers of all extensions transpose at a time.
 	blockMultiple = 8
@@ -141,23 +145,27 @@ func (g *product[T, S]) work() int {
 func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int) {
 	kn := g.kn
 	down := kn.down(m1 - m0)
+	unpacked := 0 // panels of A
+	if kn.direct != nil && g.a.deep && g.n <= unpackedCols {
+		unpacked = down.full
+	}
 	depth := kn.packA.depth(block)
-	size := down.start(down.count) * depth
+	size := (down.start(down.count) - down.start(unpacked)) * depth
 	scratch := g.pool.get(size * (b1 - b0))
 	defer g.pool.put(scratch)
 	shared := scratch.data
 
 	// Pack A: block after block, panel after panel.
 	const group = 8
-	groups := (down.count + group - 1) / group
+	groups := (down.count - unpacked + group - 1) / group
 	packers := workers
 	if size*(b1-b0) < serialPack {
 		packers = 1
 	}
 	g.engine.run(packers, groups*(b1-b0), func(i int) {
-		b, first := b0+i/groups, i%groups*group
+		b, first := b0+i/groups, unpacked+i%groups*group
 		p0, p1 := b*block, min(g.k, (b+1)*block)
-		kn.packA.panels(shared[(b-b0)*size+down.start(first)*kn.packA.depth(p1-p0):],
+		kn.packA.panels(shared[(b-b0)*size+(down.start(first)-down.start(unpacked))*kn.packA.depth(p1-p0):],
 			g.a.shift(m0), m1-m0, first, min(down.count, first+group), down.start, p0, p1-p0)
 	})
 
@@ -177,7 +185,7 @@ func (g *product[T, S]) share(across panels, m0, m1, b0, b1, block, workers int)
 			ci = cols - 1 - ci // the last columns reach furthest down: the longest tasks come first
 		}
 		task := task[T, S]{
-			product: g, across: across, down: down, m0: m0,
+			product: g, across: across, down: down, m0: m0, unpacked: unpacked,
 			j0: j0 + (j1-j0)*ci/cols, j1: j0 + (j1-j0)*(ci+1)/cols,
 			i0: down.count * ri / rows, i1: down.count * (ri + 1) / rows,
 		}
@@ -220,6 +228,7 @@ type task[T float, S any] struct {
 	*product[T, S]
 	across, down   panels
 	m0             int // row of A that the panels of A start from
+	unpacked       int // panels of A that are read where they lie
 	j0, j1, i0, i1 int // panels of B and A
 }
 
@@ -258,7 +267,13 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 		}
 		for i := t.i0; i < t.i1; i++ {
 			row, next := t.down.start(i), t.down.start(i+1)
-			a := &shared[(b-b0)*size+row*depthA]
+			var a *T
+			aStride := 0
+			if i < t.unpacked {
+				a, aStride = &t.a.data[(t.m0+row)*t.a.ld+p0], t.a.ld*int(unsafe.Sizeof(beta))
+			} else {
+				a = &shared[(b-b0)*size+(row-t.down.start(t.unpacked))*depthA]
+			}
 			for j := t.j0; j < t.j1; j++ {
 				col := t.across.start(j)
 				width := t.across.start(j+1) - col
@@ -271,17 +286,24 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 				} else {
 					panel = &packed[(col-t.across.start(packedFrom))*depthB]
 				}
-				t.tile(next-row, width, row+t.m0, col, k, a, panel, stride, beta, edge)
+				t.tile(next-row, width, row+t.m0, col, k, a, aStride, panel, stride, beta, edge)
 			}
 		}
 	}
 }
 
 // tile adds a block of the inner dimension to the tile of C at row and col; the
-// rows of B are stride elements apart. At the edges of C the tile is computed in
-// scratch.
-func (t *task[T, S]) tile(height, width, row, col, k int, a, b *T, stride int, beta T, scratch []T) {
-	micro := t.kn.micro[t.kn.heightIndex(height)][width/t.kn.lanes-1]
+// rows of B are stride elements apart, those of A aStride bytes if they are not
+// packed. At the edges of C the tile is computed in scratch.
+func (t *task[T, S]) tile(height, width, row, col, k int, a *T, aStride int, b *T, stride int, beta T, scratch []T) {
+	vectors := width/t.kn.lanes - 1
+	micro := func(k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T) {
+		if aStride > 0 {
+			t.kn.direct[vectors](k, a, aStride, b, bStride, c, cStride, alpha, beta)
+		} else {
+			t.kn.micro[t.kn.heightIndex(height)][vectors](k, a, b, bStride, c, cStride, alpha, beta)
+		}
+	}
 	size := int(unsafe.Sizeof(beta))
 	bStride := stride * size
 	rows, cols := min(height, t.m-row), min(width, t.n-col)

@@ -48,6 +48,34 @@ func TestGemmBF16(t *testing.T) {
 	})
 }
 
+// TestUnpacked: rows of A where they lie give the bits that packed ones do.
+func TestUnpacked(t *testing.T) {
+	eachLevel(t, func(t *testing.T, level isa.Level) {
+		e, packed := engineAt(level, 2), engineAt(level, 2)
+		if e.suite.f32.direct == nil {
+			t.Skip("no kernels for it")
+		}
+		packed.suite.f32.direct, packed.suite.f64.direct, packed.suite.bf16.direct = nil, nil, nil
+		rng := rand.New(rand.NewPCG(21, 22))
+		for _, s := range shapes(rng) {
+			testUnpacked(t, rng, s, e.Sgemm, packed.Sgemm)
+			testUnpacked(t, rng, s, e.Dgemm, packed.Dgemm)
+		}
+	})
+}
+
+func testUnpacked[T float](t *testing.T, rng *rand.Rand, s shape, gemm, packed func(transA, transB bool, m, n, k int, alpha T, a []T, lda int, b []T, ldb int, beta T, c []T, ldc int)) {
+	a := newMatrix(s.m, s.k, rng.IntN(3), normal[T](rng), T(math.NaN()))
+	b := newMatrix(s.k, s.n, rng.IntN(3), normal[T](rng), T(math.NaN()))
+	c := newMatrix(s.m, s.n, rng.IntN(3), normal[T](rng), canary)
+	got, want := c.clone(), c.clone()
+	gemm(false, false, s.m, s.n, s.k, 0.5, a.data, a.ld, b.data, b.ld, 2, got.data, c.ld)
+	packed(false, false, s.m, s.n, s.k, 0.5, a.data, a.ld, b.data, b.ld, 2, want.data, c.ld)
+	if !slices.Equal(got.data, want.data) {
+		t.Fatalf("%T, m %d n %d k %d: differs from the product with A packed", *new(T), s.m, s.n, s.k)
+	}
+}
+
 func TestSyrk(t *testing.T) {
 	eachLevel(t, func(t *testing.T, level isa.Level) {
 		t.Run("float32", func(t *testing.T) { testSyrk(t, engineAt(level, 2).Ssyrk) })

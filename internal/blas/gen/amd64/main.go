@@ -73,10 +73,11 @@ func blasKernels() {
 	for _, t := range []elem{f32, f64} {
 		for nv := 1; nv <= 3; nv++ {
 			// Six rows and two vectors fill the registers as four and three do, and read a third less of B.
-			for _, mr := range []int{1, 2, 4, 6} {
-				if nv <= 2 {
+			if nv <= 2 {
+				for _, mr := range []int{1, 2, 4, 6} {
 					micro(t, avx2, mr, nv)
 				}
+				direct(t, avx2, 6, nv)
 			}
 			for _, mr := range []int{1, 2, 4, 8} {
 				micro(t, avx512, mr, nv)

@@ -15,16 +15,85 @@ const unroll = 4
 // cache, in steps of the inner dimension.
 const prefetchSteps = 8
 
-// micro emits the kernel of an mr x nv-vector tile of C. The tile stays in
-// registers; each step of the inner dimension loads nv vectors of B, broadcasts
-// mr elements of A and multiplies them into the tile.
+// rowsOfA is how a kernel reads A.
+type rowsOfA struct {
+	load    func()                  // loads what is needed
+	begin   func(k reg.GPVirtual)   // begins the loop
+	turn    func()                  // begins a turn of it
+	element func(row, step int) Mem // of so many steps ahead
+	advance func(steps int)         // moves past so many steps
+}
+
+// micro emits the kernel of an mr x nv-vector tile of C with a packed panel of A.
 func micro(t elem, x ext, mr, nv int) {
 	text(fmt.Sprintf("micro%s%sx%dx%d", t.tag, x.tag, mr, nv),
 		fmt.Sprintf("(k int, a, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha, beta %[1]s)", t.goType),
 		"computes C = alpha*A*B + beta*C for a tile of %d rows and %d columns. A is packed, %d elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.",
 		mr, nv*x.bytes/t.size, mr)
-	k := Load(Param("k"), GP64())
-	a := Load(Param("a"), GP64())
+	var a, nextPanel reg.Register
+	tile(t, x, mr, nv, rowsOfA{
+		load: func() {
+			a = Load(Param("a"), GP64())
+		},
+		begin: func(k reg.GPVirtual) {
+			// The next panel of A comes from the third-level cache: move it up while this one is used.
+			next := GP64()
+			IMUL3Q(U32(uint32(mr*t.size)), k, next)
+			nextPanel = next
+		},
+		element: func(row, step int) Mem { return Mem{Base: a, Disp: (step*mr + row) * t.size} },
+		turn: func() {
+			for off := 0; off < unroll*mr*t.size; off += 64 {
+				PREFETCHT1(Mem{Base: a, Index: nextPanel, Scale: 1, Disp: off})
+			}
+		},
+		advance: func(steps int) { ADDQ(I32(int32(steps*mr*t.size)), a) },
+	})
+}
+
+// direct emits the kernel of an mr x nv-vector tile of C with rows of A where they lie.
+func direct(t elem, x ext, mr, nv int) {
+	text(fmt.Sprintf("direct%s%sx%dx%d", t.tag, x.tag, mr, nv),
+		fmt.Sprintf("(k int, a *%[1]s, aStride int, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha, beta %[1]s)", t.goType),
+		"is micro%s%sx%dx%d with rows of A that lie aStride bytes apart.", t.tag, x.tag, mr, nv)
+	// Three rows go with a register: an index is scaled by one or two.
+	const together = 3
+	var bases []reg.Register
+	var stride reg.Register
+	tile(t, x, mr, nv, rowsOfA{
+		load: func() {
+			bases, stride = []reg.Register{Load(Param("a"), GP64())}, Load(Param("aStride"), GP64())
+			for i := together; i < mr; i += together {
+				next := GP64()
+				LEAQ(Mem{Base: bases[len(bases)-1], Index: stride, Scale: 2}, next)
+				ADDQ(stride, next)
+				bases = append(bases, next)
+			}
+		},
+		element: func(row, step int) Mem {
+			m := Mem{Base: bases[row/together], Disp: step * t.size}
+			if row%together > 0 {
+				m.Index, m.Scale = stride, uint8(row%together)
+			}
+			return m
+		},
+		begin: func(reg.GPVirtual) {},
+		turn:  func() {},
+		advance: func(steps int) {
+			for _, base := range bases {
+				ADDQ(Imm(uint64(steps*t.size)), base)
+			}
+		},
+	})
+}
+
+// tile emits the body of a kernel. The tile stays in registers; each step of the
+// inner dimension loads nv vectors of B, broadcasts mr elements of A and
+// multiplies them into the tile.
+func tile(t elem, x ext, mr, nv int, a rowsOfA) {
+	k := GP64()
+	Load(Param("k"), k)
+	a.load()
 	b := Load(Param("b"), GP64())
 	bStride := Load(Param("bStride"), GP64())
 	c := Load(Param("c"), GP64())
@@ -65,7 +134,7 @@ func micro(t elem, x ext, mr, nv int) {
 		}
 		for i := range mr {
 			ai := av[i%len(av)]
-			broadcast(t, Mem{Base: a, Disp: (u*mr + i) * t.size}, ai)
+			broadcast(t, a.element(i, u), ai)
 			for v := range bv {
 				fma(t, bv[v], ai, acc[i][v])
 			}
@@ -76,18 +145,13 @@ func micro(t elem, x ext, mr, nv int) {
 	MOVQ(k, turns)
 	SHRQ(Imm(2), turns)
 	JZ(LabelRef("tail"))
-	// The next panel of A comes from the third-level cache: move it up while this
-	// one is used.
-	nextPanel := GP64()
-	IMUL3Q(U32(uint32(mr*t.size)), k, nextPanel)
+	a.begin(k)
 	Label("loop")
-	for off := 0; off < unroll*mr*t.size; off += 64 {
-		PREFETCHT1(Mem{Base: a, Index: nextPanel, Scale: 1, Disp: off})
-	}
+	a.turn()
 	for u := range unroll {
 		step(u)
 	}
-	ADDQ(I32(unroll*mr*t.size), a)
+	a.advance(unroll)
 	DECQ(turns)
 	JNZ(LabelRef("loop"))
 	Label("tail")
@@ -95,7 +159,7 @@ func micro(t elem, x ext, mr, nv int) {
 	JZ(LabelRef("store"))
 	Label("single")
 	step(0)
-	ADDQ(I32(mr*t.size), a)
+	a.advance(1)
 	DECQ(k)
 	JNZ(LabelRef("single"))
 
