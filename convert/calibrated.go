@@ -41,7 +41,12 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	slots := p.Recipe.RopeDim / 2
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
-	o.HoldOut = heldOut(len(sequences))
+	o.HoldOut, o.Recompute = heldOut(len(sequences)), c.options.Schedule.Recompute
+	if recipe.Source != CalibrationSelf {
+		for i := range o.Distill {
+			o.Distill[i].Share = 0 // what people write repeats itself
+		}
+	}
 	if !p.Target.Bias {
 		o.Neutral.Width = p.Target.Rank
 	}
@@ -88,6 +93,8 @@ func stepProgress(progress Progress) func(calibrate.Step) {
 			name = fmt.Sprintf("polishing layers from %d on", s.Layer)
 		case "distill":
 			name = "correcting all layers together"
+		case "distill long":
+			name = "correcting all layers together, in long texts"
 		case "neutral":
 			name, unit = "neutralising the latent norm", "layers"
 		default:

@@ -81,7 +81,7 @@ func (p *Plan) Phases() []PhaseWork {
 		calibrating.Add(1, c.polishing())
 	}
 	phases = append(phases, PhaseWork{Name: "calibrating", Work: calibrating})
-	if c.options.Distill.Steps > 0 {
+	if len(c.options.Distill) > 0 {
 		phases = append(phases, PhaseWork{Name: "correcting all layers together", Work: c.correcting()})
 	}
 	return append(phases, PhaseWork{Name: "converting", Layers: true, Work: bench.Sum(c.emission().Times(c.layers), c.output())})
@@ -99,6 +99,8 @@ type counts struct {
 	options calibrate.Options
 	thetas  []float64
 	window  float64
+	// sourceContext bounds the length of a text, in tokens.
+	sourceContext int
 	// fit, others, hold and measured are tokens: for the fits, for the descents alone, held out, and for the statistics.
 	fit, others, hold, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
@@ -129,6 +131,7 @@ func newCounts(p *Plan) *counts {
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
 	hold := heldOut(windows)
 	fit, others := c.options.Share((windows-hold)*window, window)
+	c.sourceContext = m.Context
 	c.window, c.fit, c.others, c.hold = float64(window), float64(fit), float64(others), float64(hold*window)
 	c.measured = min(c.fit, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
@@ -524,22 +527,42 @@ func (c *counts) scoutStep() float64 {
 	return max(1, math.Floor(c.layers/calibrate.ScoutLayers))
 }
 
-// correcting is the descent of calibrate.Run on the divergence of the logits: in each step a batch forward, the logits of
-// both networks, and back; every CheckEvery steps and once before, the held-out tokens forward. Kept passes are not run again.
+// correcting is the corrections of calibrate.Run, and the drift of the layers behind them.
 func (c *counts) correcting() bench.Work {
-	o := c.options.Distill
-	n := float64(o.Sequences) * c.window
+	source, converted := c.layerForward()
+	w := bench.Sum(source, converted).Times(c.layers * c.hold)
+	for i := range c.options.Distill {
+		w.Add(1, c.correction(&c.options.Distill[i]))
+	}
+	return w
+}
+
+// correction is a descent on the divergence of the logits: in each step a batch forward, the logits of both networks, and back;
+// every CheckEvery steps and once before, the held-out tokens forward. Long texts go through the source first. Kept passes are not
+// run again.
+func (c *counts) correction(o *calibrate.Distill) bench.Work {
+	length, sequences := o.Texts(int(c.window), c.sourceContext)
+	text := *c
+	text.window = float64(length)
+	n := float64(sequences) * text.window
 	steps, checks := float64(o.Steps), 1+math.Ceil(float64(o.Steps)/calibrate.CheckEvery)
 
-	source, converted := c.layerForward()
+	source, converted := text.layerForward()
 	source, forward := source.Times(c.layers), converted.Times(c.layers)
 	divergence := c.logits(1, 2)
 	divergence[bench.Exp] += 2 * c.vocab
 	divergence[bench.Shared] += 6 * c.vocab
 
-	step := bench.Sum(c.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
+	step := bench.Sum(text.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
 	step[bench.Shared] += 15 * c.layers * c.mlaWeights() // the optimizer and the average
 	check := bench.Sum(forward, divergence).Times(c.hold)
-	// What the drift of the layers is in the end.
-	return bench.Sum(step.Times(steps), check.Times(checks), source.Times(c.hold), forward.Times(c.hold))
+	w := bench.Sum(step.Times(steps), check.Times(checks))
+	if o.Windows > 1 {
+		seen := c.others
+		if seen == 0 {
+			seen = c.fit
+		}
+		w.Add(seen+c.hold, source)
+	}
+	return w
 }

@@ -74,6 +74,8 @@ type Schedule struct {
 	// attention together; 0 stands for as many as pay.
 	Together int `json:"together,omitempty"`
 	InFlight int `json:"in_flight,omitempty"`
+	// Recompute has descents go each layer's way forward twice, instead of keeping all layers' until the way back.
+	Recompute bool `json:"recompute,omitempty"`
 	// Release gives the pages of the source's weights back after every product with them, to be mapped again for the next,
 	// instead of when a phase is done with them.
 	Release bool `json:"release,omitempty"`
@@ -84,6 +86,9 @@ func (s Schedule) String() string {
 	text := fmt.Sprintf("%d layer(s) at once", s.Jobs)
 	if s.InFlight > 0 {
 		text += fmt.Sprintf(", %d tokens in attention", s.InFlight)
+	}
+	if s.Recompute {
+		text += ", descents that go forward twice"
 	}
 	if s.Release {
 		text += ", weights mapped only while they are used"
@@ -153,7 +158,8 @@ func (m *phaseMemory) bytes() int64 {
 //	            8 (n (2 d + 3 r) + 24 r d + 3 d^2)  n tokens of the fit in two coordinates, its latents, the steps of L-BFGS
 //	correcting  4 (6 L a + (1 + L/p) s d)  weights, gradients, two moments, average and best state; the embeddings, the
 //	                                     source's streams behind every p layers
-//	            4 l L (6 d + 4 q + 2 f + ...)  what one sequence of l tokens keeps for the way back
+//	            4 l L (6 d + 4 q + 2 f + ...)  what one text of l tokens keeps for the way back,
+//	            4 l (L d + 6 d + ...)    or of one layer, where that is computed again
 //
 // and the buffers of a forward pass: intermediates of the MLP for a chunk of tokens, logits of a slice, queries, keys and
 // values of a group.
@@ -199,6 +205,14 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		}
 		return p.SourceBytes/size*4 - (l-layers)*layerBytes/size*4
 	}
+	// What a descent over so many layers keeps of one text for its way back.
+	passes := func(length, layers int64) int64 {
+		one := 6*d + states + 2*f
+		if s.Recompute {
+			return length * (layers*d + one)
+		}
+		return length * layers * one
+	}
 	var out []phaseMemory
 	phase := func(name string, layers, heap int64) {
 		out = append(out, phaseMemory{name, heap + widened(layers), mapped(layers)})
@@ -218,24 +232,23 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	fitting := 8*(t+others)*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(4*t*5*d+max(metrics, 4*t*(d+q)+refit), 8*others*d) + forward
 	if o.Polish.Steps > 0 {
 		together := min(int64(o.Polish.Layers), l)
-		kept := int64(window) * together * (6*d + states + 2*f)
 		// The converted stream before the layers, the source's behind each of them and behind those before.
 		behind := (1 + together + (l-1)/together) * see * d
 		if others > 0 {
 			behind += t * d
 		}
 		fitting += 4 * behind
-		phase("polishing", together, 4*(2*(t+others)*d+behind+l*a+5*together*a+kept)+forward)
+		phase("polishing", together, 4*(2*(t+others)*d+behind+l*a+5*together*a+passes(int64(window), together))+forward)
 	}
 	phase("fitting", 1, fitting)
 	if r := int64(p.Target.Rank); !p.Target.Bias {
 		n := min(t, int64(o.Neutral.Tokens)*5/4)
 		phase("neutralising", 1, 4*t*(8*d+q+r)+4*l*a+8*(n*(2*d+3*r)+24*r*d+3*d*d)+forward)
 	}
-	if o.Distill.Steps > 0 {
-		kept := int64(window) * l * (6*d + states + 2*f)
+	for _, correction := range o.Distill {
+		length, _ := correction.Texts(window, m.Context)
 		ends := (l + int64(o.Polish.Layers) - 1) / int64(o.Polish.Layers)
-		phase("correcting", l, 4*(6*l*a+(1+ends)*see*d+kept)+logits+forward)
+		phase("correcting", l, 4*(6*l*a+(1+ends)*see*d+passes(int64(length), l))+logits+forward)
 	}
 	return out
 }
@@ -254,6 +267,10 @@ func (p *Plan) Schedule(wanted int, limit int64) (Schedule, error) {
 	if c := p.Recipe.Calibration; c != nil {
 		lean := Schedule{InFlight: c.Window}
 		ways = append(ways, lean)
+		if c.Effort != calibrate.Fast {
+			lean.Recompute = true
+			ways = append(ways, lean)
+		}
 		lean.Release = true
 		ways = append(ways, lean)
 		if c.Source == CalibrationSelf {

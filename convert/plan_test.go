@@ -330,7 +330,7 @@ func TestLeanSchedule(t *testing.T) {
 			t.Errorf("limit %d: %+v takes %d", limit, s, got)
 		}
 		saves := 0
-		for _, on := range []bool{s.InFlight > 0, s.Release, s.Together > 0} {
+		for _, on := range []bool{s.InFlight > 0, s.Recompute, s.Release, s.Together > 0} {
 			if on {
 				saves++
 			}

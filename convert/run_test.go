@@ -88,7 +88,7 @@ func TestScheduleKeepsBytes(t *testing.T) {
 		r.Engine = name
 		r.Method, r.Calibration = Calibrated, &Calibration{Source: CalibrationSelf, Tokens: 1280, Window: 32, Effort: calibrate.Balanced, Seed: 1}
 		var want map[string]string
-		for _, schedule := range []Schedule{{Jobs: 1}, {Jobs: 2, Together: 3, InFlight: 32, Release: true}} {
+		for _, schedule := range []Schedule{{Jobs: 1}, {Jobs: 2, Together: 3, InFlight: 32, Recompute: true, Release: true}} {
 			out := filepath.Join(t.TempDir(), "out")
 			if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Schedule: schedule}); err != nil {
 				t.Fatal(err)

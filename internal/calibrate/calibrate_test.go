@@ -248,13 +248,26 @@ func TestRunIsDeterministic(t *testing.T) {
 	net, a := network(t, nil)
 	o := testOptions(a)
 	o.Polish = Polish{Descent: Descent{Steps: 12, Sequences: 3, Rate: 1e-3}, Layers: 1, EarlySteps: 14}
-	o.Distill = Distill{Descent: Descent{Steps: 6, Sequences: 3, Rate: 1e-3}, Matching: 1}
-	sequences := randomSequences(16, 40, net.Vocab)
+	o.Distill = []Distill{
+		{Descent: Descent{Steps: 6, Sequences: 3, Rate: 1e-3}, Matching: 1},
+		{Descent: Descent{Steps: 6, Sequences: 4, Rate: 1e-3}, Matching: 1, Repetition: Repetition{Windows: 2, Share: 0.25}},
+	}
+	sequences := randomSequences(16, 70, net.Vocab)
 	one, reportOne := calibrated(t, net, 1, sequences, o)
 	three, reportThree := calibrated(t, net, 3, sequences, o)
 	if !reflect.DeepEqual(one, three) || !reflect.DeepEqual(reportOne, reportThree) {
 		t.Error("one and three threads differ")
 	}
+	o.Recompute = true
+	if again, reports := calibrated(t, net, 2, sequences, o); !reflect.DeepEqual(one, again) || !reflect.DeepEqual(reportOne, reports) {
+		t.Error("computing the way forward again differs")
+	}
+	o.Recompute = false
+	o.Distill[1].Share = 0
+	if other, _ := calibrated(t, net, 1, sequences, o); reflect.DeepEqual(one, other) {
+		t.Error("the copies change nothing")
+	}
+	o.Distill[1].Share = 0.25
 	o.Seed++
 	if other, _ := calibrated(t, net, 1, sequences, o); reflect.DeepEqual(one, other) {
 		t.Error("the seed changes nothing")
@@ -387,7 +400,7 @@ func TestLossless(t *testing.T) {
 		candidate.QueryPower, candidate.KeyWeight = 1, 1
 		o.Candidates = []mla.Candidate{candidate}
 		o.Polish = Polish{Descent: Descent{Steps: 20, Sequences: 2, Rate: 1e-3}, Layers: 2, EarlySteps: 20}
-		o.Distill = Distill{Descent: Descent{Steps: 10, Sequences: 2, Rate: 1e-3}, Matching: 1}
+		o.Distill = []Distill{{Descent: Descent{Steps: 10, Sequences: 2, Rate: 1e-3}, Matching: 1}}
 		layers, reports := calibrated(t, net, 2, randomSequences(16, 30, net.Vocab), o)
 		for _, r := range reports {
 			if r.Polish > 1e-3 || r.Drift > 1e-3 {
@@ -557,7 +570,7 @@ func TestDistillSlowsDown(t *testing.T) {
 	o := testOptions(a)
 	sequences := randomSequences(16, 40, net.Vocab)
 	reached := func(d Descent) (kl float64) {
-		o.Distill.Descent = d
+		o.Distill = []Distill{{Descent: d}}
 		o.Progress = func(s Step) {
 			if s.Name == "held-out distill" && (s.Done == 0 || s.Figure < kl) {
 				kl = s.Figure

@@ -65,8 +65,10 @@ type descent struct {
 	// logits says that the layers end at the logits, whose divergence counts too.
 	logits      bool
 	train, hold *course
-	random      *rand.Rand
-	order       []int // sequences that this pass over the training tokens has still to come to
+	// recompute has the way back go every layer's way forward again, which takes less memory.
+	recompute bool
+	random    *rand.Rand
+	order     []int // sequences that this pass over the training tokens has still to come to
 	// tell hears of every step's loss, and of every look at the held-out tokens.
 	tell func(heldOut bool, step int, loss float64)
 }
@@ -342,39 +344,49 @@ func match(e *blas.Engine, x, want []float32, d int, weight float64) (float64, [
 	return sum, pull
 }
 
+// forward moves the streams x of a batch past layer i of the converted network.
+func (t *descent) forward(i int, b *model.Batch, x []float32) *passes {
+	block, n := t.blocks[i], b.Tokens()
+	p := &passes{x: append([]float32(nil), x...)}
+	h, y := make([]float32, len(x)), make([]float32, len(x))
+	model.RMSNorm(t.engine, n, x, block.AttnNorm, block.Eps, h)
+	p.attention = t.layers[i].Begin(t.engine, b, h)
+	p.attention.Output(y)
+	model.Add(t.engine, x, y)
+	p.mlp = block.BeginMLP(t.engine, n, x)
+	return p
+}
+
 // backward adds share times the gradient of one sequence's summed loss to the layers' gradients and returns that sum.
 func (t *descent) backward(sequence int, share float32) float64 {
 	e := t.engine
 	b, x, lo, hi := t.train.sequence(sequence, t.net.Hidden)
 	n, last := b.Tokens(), len(t.blocks)-1
-	kept := make([]passes, len(t.blocks))
-	y := make([]float32, len(x))
+	kept := make([]*passes, len(t.blocks))
 	loss, weight := 0.0, t.matching/float64(t.train.matched())
-	for i, block := range t.blocks {
-		h := make([]float32, len(x))
-		p := &kept[i]
-		p.x = append([]float32(nil), x...)
-		model.RMSNorm(e, n, x, block.AttnNorm, block.Eps, h)
-		p.attention = t.layers[i].Begin(e, &b, h)
-		p.attention.Output(y)
-		model.Add(e, x, y)
-		p.mlp = block.BeginMLP(e, n, x)
+	for i := range t.blocks {
+		p := t.forward(i, &b, x)
 		if want := t.train.behind[i]; want != nil {
 			var l float64
 			l, p.pull = match(e, x, want[lo:hi], len(x)/n, weight)
 			loss += l
 		}
+		if kept[i] = p; t.recompute {
+			p.attention, p.mlp = nil, nil
+		}
 	}
-	dx := make([]float32, len(x))
+	dx, dh := make([]float32, len(x)), make([]float32, len(x))
 	if t.logits {
 		loss += t.net.Divergence(e, n, t.train.behind[last][lo:hi], x, softDivergence, dx)
 		vec.Scale(share, dx)
 	}
-	dh := y
 	for i := last; i >= 0; i-- {
-		block, p := t.blocks[i], &kept[i]
+		block, p := t.blocks[i], kept[i]
 		if p.pull != nil {
 			vec.Axpy(share, p.pull, dx)
+		}
+		if t.recompute {
+			p = t.forward(i, &b, p.x)
 		}
 		p.mlp.Backward(e, dx)
 		if i == 0 {
@@ -383,7 +395,7 @@ func (t *descent) backward(sequence int, share float32) float64 {
 		}
 		p.attention.Backward(dx, t.grads[i], dh)
 		model.RMSNormBackward(e, n, p.x, block.AttnNorm, block.Eps, dh, dx)
-		*p = passes{}
+		kept[i] = nil
 	}
 	return loss
 }

@@ -52,6 +52,9 @@ const (
 // against 0.0444; without and 240 steps 0.0406; weights of 1 and 20: 0.0415 and 0.0405).
 const matching = 5
 
+// repetition makes texts four times as long as windows, a quarter of them copies, for the second correction of best.
+var repetition = Repetition{Windows: 4, Share: 0.25}
+
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
 	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
@@ -59,12 +62,15 @@ func Preset(effort Effort, pairs, slots int) Options {
 	switch effort {
 	case Balanced:
 		o.Polish = Polish{Descent: Descent{Steps: 40, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 100}
-		o.Distill = Distill{Descent: Descent{Steps: 80, Sequences: 2, Rate: distillRate}, Matching: matching}
+		o.Distill = []Distill{{Descent: Descent{Steps: 80, Sequences: 2, Rate: distillRate}, Matching: matching}}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
 		o.FitTokens = 40960
 		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
-		o.Distill = Distill{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching}
+		o.Distill = []Distill{
+			{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching},
+			{Descent: Descent{Steps: 120, Sequences: 4, Rate: distillRate}, Matching: matching, Repetition: repetition},
+		}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
 	return o

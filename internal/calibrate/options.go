@@ -19,9 +19,13 @@ type Options struct {
 	Candidates       []mla.Candidate
 	Refit            bool
 	Polish           Polish
-	Distill          Distill
-	Neutral          Neutral
-	Seed             uint64
+	// Distill are the corrections of all layers together, one after the other.
+	Distill []Distill
+	Neutral Neutral
+	Seed    uint64
+	// Recompute has the descents compute each layer's way forward again on the way back instead of keeping that of all, which
+	// takes less memory and gives the same.
+	Recompute bool
 	// Progress, if set, is told of every finished step.
 	Progress func(Step)
 }
@@ -58,12 +62,20 @@ type Polish struct {
 	EarlySteps int
 }
 
-// Distill configures the correction of all layers together.
+// Distill configures a correction of all layers together. A step sees as many texts as Sequences windows make, one at least.
 type Distill struct {
 	Descent
+	Repetition
 	// Matching is the weight of the drift of the residual stream beside the divergence of the logits: the mean over layers
 	// of the squared relative error behind each.
 	Matching float64
+}
+
+// Texts returns the length of the texts that are made of windows of the given length for a network of the given context, and
+// how many of them a step sees.
+func (o *Distill) Texts(window, context int) (length, sequences int) {
+	together := o.together(window, context)
+	return together * window, max(1, o.Sequences/together)
 }
 
 // Step is one finished step of the work.

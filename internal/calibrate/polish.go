@@ -2,6 +2,7 @@ package calibrate
 
 import (
 	"context"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/model"
 )
@@ -14,7 +15,7 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 		return err
 	}
 	defer t.close()
-	t.matching = 1
+	t.matching, t.recompute = 1, r.options.Recompute
 	o := r.options.Polish.Descent
 	if first == 0 {
 		o.Steps = r.options.Polish.EarlySteps
@@ -45,25 +46,68 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	return nil
 }
 
-// correct moves all layers down the gradient of the divergence of the logits together with that of the drift.
+// correct moves all layers down the gradient of the divergence of the logits together with that of the drift. train and hold are
+// the source's streams over the windows, behind the layers where the drift counts.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]float32) error {
-	o := r.options.Distill
 	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
 		*s = &streams{batch: (*s).batch} // no more needed
 	}
-	t, err := newDescent(r.engine, r.net, 0, layers, &course{batch: r.train.batch, behind: train}, &course{batch: r.hold.batch, behind: hold})
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	for _, c := range []*course{t.train, t.hold} {
+	see, decide := &course{batch: r.train.batch, behind: train}, &course{batch: r.hold.batch, behind: hold}
+	for _, c := range []*course{see, decide} {
+		var err error
 		if c.start, err = r.net.Embed(&c.batch); err != nil {
 			return err
 		}
 	}
-	t.matching, t.logits, t.tell = o.Matching, true, r.teller("distill", 0, o.Steps)
-	_, err = t.run(ctx, o.Descent, false, r.options.Seed)
-	return err
+	for _, o := range r.options.Distill {
+		name := "distill"
+		if o.Windows > 1 {
+			name = "distill long"
+			for _, c := range []**course{&see, &decide} {
+				var err error
+				if *c, err = r.lengthened(ctx, o.Repetition, *c); err != nil {
+					return err
+				}
+			}
+		}
+		t, err := newDescent(r.engine, r.net, 0, layers, see, decide)
+		if err != nil {
+			return err
+		}
+		t.matching, t.logits, t.recompute, t.tell = o.Matching, true, r.options.Recompute, r.teller(name, 0, o.Steps)
+		_, o.Sequences = o.Texts(r.train.batch.Longest(), r.net.Context)
+		_, err = t.run(ctx, o.Descent, false, r.options.Seed)
+		t.close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lengthened makes texts of the windows of a course. The drift counts behind the same layers.
+func (r *run) lengthened(ctx context.Context, o Repetition, windows *course) (*course, error) {
+	c := &course{batch: o.apply(&windows.batch, r.net.Context, r.options.Seed), behind: make([][]float32, r.net.Layers)}
+	var err error
+	if c.start, err = r.net.Embed(&c.batch); err != nil {
+		return nil, err
+	}
+	x := slices.Clone(c.start)
+	for layer := range r.net.Layers {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		block, err := r.net.Block(layer)
+		if err != nil {
+			return nil, err
+		}
+		block.Forward(r.engine, &c.batch, x)
+		block.Close()
+		if windows.behind[layer] != nil {
+			c.behind[layer], windows.behind[layer] = slices.Clone(x), nil
+		}
+	}
+	return c, nil
 }
 
 // teller tells of the steps of a descent.

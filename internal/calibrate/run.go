@@ -53,9 +53,9 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		return nil, nil, err
 	}
 	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
-	together, descends := max(1, o.Polish.Layers), o.Polish.Steps > 0 || o.Distill.Steps > 0
+	together, descends := max(1, o.Polish.Layers), o.Polish.Steps > 0 || len(o.Distill) > 0
 	// The source's streams behind the layers, for the descents: of all layers that are polished together, and behind the
-	// last of them for the correction.
+	// last of them for the corrections.
 	train, hold := make([][]float32, net.Layers), make([][]float32, net.Layers)
 	for first := 0; first < net.Layers; first += together {
 		last := min(first+together, net.Layers)
@@ -84,13 +84,13 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 			}
 		}
 		done := last
-		if o.Distill.Steps > 0 {
+		if len(o.Distill) > 0 {
 			done--
 		}
 		clear(train[first:done])
 		clear(hold[first:done])
 	}
-	if o.Distill.Steps > 0 {
+	if len(o.Distill) > 0 {
 		if err := r.correct(ctx, layers, train, hold); err != nil {
 			return nil, nil, err
 		}
