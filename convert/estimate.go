@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -558,11 +559,7 @@ func (c *counts) correction(o *calibrate.Distill) bench.Work {
 	check := bench.Sum(forward, divergence).Times(c.hold)
 	w := bench.Sum(step.Times(steps), check.Times(checks))
 	if o.Windows > 1 {
-		seen := c.others
-		if seen == 0 {
-			seen = c.fit
-		}
-		w.Add(seen+c.hold, source)
+		w.Add(cmp.Or(c.others, c.fit)+c.hold, source)
 	}
 	return w
 }

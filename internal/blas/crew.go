@@ -8,8 +8,7 @@ import (
 )
 
 // spinning is how long a goroutine looks for work, or for the end of others' work, before it sleeps. The products of a forward
-// pass follow each other sooner; a sleeper comes back 20 to 80 microseconds after it was woken (two cores of a virtual machine), in which
-// time one core does a product of 64 x 576 x 128.
+// pass follow each other sooner; a sleeper comes back 20 to 80 microseconds after it was woken (two cores of a virtual machine).
 const spinning = 50 * time.Microsecond
 
 // shared is work that goroutines do together.
@@ -25,7 +24,7 @@ type shared struct {
 func (s *shared) with(others int) {
 	s.helping.Store(int32(others))
 	s.ended.Add(others)
-	strangers := others - crew.recruit(s, others)
+	strangers := others - s.recruit(others)
 	for range strangers {
 		go func() {
 			s.work()
@@ -71,12 +70,14 @@ func unblock() { go func() {}() }
 
 // crew are goroutines that wait for work from all engines, one less than there are processors to run on. Who needs more of
 // them than are free starts others.
-var crew helpers
-
-type helpers struct {
-	start sync.Once
-	all   []*helper
-}
+var crew = sync.OnceValue(func() []*helper {
+	all := make([]*helper, runtime.GOMAXPROCS(0)-1)
+	for i := range all {
+		all[i] = &helper{wake: make(chan struct{}, 1)}
+		go all[i].loop()
+	}
+	return all
+})
 
 // helper is one of the crew.
 type helper struct {
@@ -93,18 +94,11 @@ const (
 	engaged
 )
 
-// recruit has up to so many helpers do the work and returns how many do.
-func (c *helpers) recruit(s *shared, wanted int) int {
-	c.start.Do(func() {
-		for range runtime.GOMAXPROCS(0) - 1 {
-			h := &helper{wake: make(chan struct{}, 1)}
-			c.all = append(c.all, h)
-			go h.loop()
-		}
-	})
+// recruit has up to so many of the crew do the work and returns how many do.
+func (s *shared) recruit(wanted int) int {
 	found := 0
 	for _, state := range [...]int32{free, asleep} {
-		for _, h := range c.all {
+		for _, h := range crew() {
 			if found == wanted {
 				return found
 			}

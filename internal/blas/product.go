@@ -88,7 +88,8 @@ type product[T float, S any] struct {
 // run computes the product. The loops, from the outside in:
 //
 //	rows of A, sharedRows at a time, and steps of the inner dimension, as many
-//	as fit in sharedBytes: packed once, in panels, by all goroutines;
+//	as fit in sharedBytes: packed once, in panels, by all goroutines, unless they
+//	are read where they lie;
 //	  tasks, in parallel: some columns of B (and, when there are few, some rows);
 //	    blocks of the inner dimension: B packed, in panels, by the task;
 //	      panels of A; panels of B: a tile of C.

@@ -19,7 +19,7 @@ type Options struct {
 	Candidates       []mla.Candidate
 	Refit            bool
 	Polish           Polish
-	// Distill are the corrections of all layers together, one after the other.
+	// Distill are the corrections of all layers together, one after the other: those on windows first, then one on long texts.
 	Distill []Distill
 	Neutral Neutral
 	Seed    uint64

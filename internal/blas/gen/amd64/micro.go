@@ -18,7 +18,7 @@ const prefetchSteps = 8
 // rowsOfA is how a kernel reads A.
 type rowsOfA struct {
 	load    func()                  // loads what is needed
-	begin   func(k reg.GPVirtual)   // begins the loop
+	begin   func(k reg.Register)    // begins the loop
 	turn    func()                  // begins a turn of it
 	element func(row, step int) Mem // of so many steps ahead
 	advance func(steps int)         // moves past so many steps
@@ -32,14 +32,11 @@ func micro(t elem, x ext, mr, nv int) {
 		mr, nv*x.bytes/t.size, mr)
 	var a, nextPanel reg.Register
 	tile(t, x, mr, nv, rowsOfA{
-		load: func() {
-			a = Load(Param("a"), GP64())
-		},
-		begin: func(k reg.GPVirtual) {
-			// The next panel of A comes from the third-level cache: move it up while this one is used.
-			next := GP64()
-			IMUL3Q(U32(uint32(mr*t.size)), k, next)
-			nextPanel = next
+		load: func() { a = Load(Param("a"), GP64()) },
+		// The next panel of A comes from the third-level cache: move it up while this one is used.
+		begin: func(k reg.Register) {
+			nextPanel = GP64()
+			IMUL3Q(U32(uint32(mr*t.size)), k, nextPanel)
 		},
 		element: func(row, step int) Mem { return Mem{Base: a, Disp: (step*mr + row) * t.size} },
 		turn: func() {
@@ -77,7 +74,7 @@ func direct(t elem, x ext, mr, nv int) {
 			}
 			return m
 		},
-		begin: func(reg.GPVirtual) {},
+		begin: func(reg.Register) {},
 		turn:  func() {},
 		advance: func(steps int) {
 			for _, base := range bases {
@@ -91,8 +88,7 @@ func direct(t elem, x ext, mr, nv int) {
 // inner dimension loads nv vectors of B, broadcasts mr elements of A and
 // multiplies them into the tile.
 func tile(t elem, x ext, mr, nv int, a rowsOfA) {
-	k := GP64()
-	Load(Param("k"), k)
+	k := Load(Param("k"), GP64())
 	a.load()
 	b := Load(Param("b"), GP64())
 	bStride := Load(Param("bStride"), GP64())
