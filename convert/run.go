@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -247,7 +246,6 @@ type run struct {
 	identified   chan struct{}
 	unidentified error
 
-	mu     sync.Mutex
 	layers []*Layer // nil for those to be done
 	done   int      // layers that are
 	units  int      // units in the journal
@@ -273,7 +271,9 @@ func (r *run) resume() (int, error) {
 	return r.done, nil
 }
 
-// convert does the units that are not done, up to jobs at once. The error is that of the first unit that failed.
+// convert does the units that are not done: layers are computed up to jobs at once, and beside them what is only copied is
+// written, so that the disk is busy from the start and no processor waits for it. The error is that of the first unit that
+// failed.
 func (r *run) convert(ctx context.Context, jobs int) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
@@ -284,13 +284,22 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 		jobs = 1
 	}
 	engine := blas.New(max(1, runtime.GOMAXPROCS(0)/jobs))
-	var todo []*unit
+	var todo []*work
 	for _, u := range r.plan.units {
 		if _, ok := r.writer.Done(u.name); !ok {
-			todo = append(todo, u)
+			todo = append(todo, &work{unit: u, computed: make(chan struct{}), copied: make(chan struct{})})
 		}
 	}
-	return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.unit(ctx, engine, todo[i]) })
+	sides := []func(context.Context) error{
+		func(ctx context.Context) error {
+			return inParallel(ctx, jobs, len(todo), func(_ context.Context, i int) error { return r.computes(engine, todo[i]) })
+		},
+		func(ctx context.Context) error {
+			return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.copies(ctx, todo[i]) })
+		},
+		func(ctx context.Context) error { return r.enters(ctx, todo) },
+	}
+	return inParallel(ctx, len(sides), len(sides), func(ctx context.Context, i int) error { return sides[i](ctx) })
 }
 
 // preparation is the journal's name for what [converter.prepare] chose, and its payload.
@@ -326,69 +335,70 @@ func (r *run) prepare(ctx context.Context) error {
 	return r.writer.MarkDone(preparation, payload)
 }
 
-// unit writes one unit of the output and enters it in the journal. What is only copied is copied beside the computation, so
-// that the disk is busy from the start.
-func (r *run) unit(ctx context.Context, e *blas.Engine, u *unit) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	copied := make(chan error, 1)
-	go func() { copied <- r.copies(inner, u) }()
-	record, payload, err := r.computes(e, u)
-	if err != nil {
-		cancel()
-	}
-	if failed := <-copied; err == nil {
-		err = failed
-	}
-	if err != nil {
-		return err
-	}
-	if <-r.identified; r.unidentified != nil {
-		return r.unidentified
-	}
-	if err := r.writer.MarkDone(u.name, payload, u.names()...); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.units++
-	if record != nil {
-		r.layers[u.layer] = record
-		r.done++
-		r.progress.Done(int64(r.done))
+// work is a unit of the output in the making.
+type work struct {
+	*unit
+	// computed is closed when the layer's attention is written, copied when the tensors are that are as they were.
+	computed, copied chan struct{}
+	// record is the layer's, nil if the unit has none.
+	record *Layer
+}
+
+// enters puts units into the journal, in their order, when they are written.
+func (r *run) enters(ctx context.Context, todo []*work) error {
+	for _, w := range todo {
+		for _, written := range []chan struct{}{w.computed, w.copied, r.identified} {
+			select {
+			case <-written:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if r.unidentified != nil {
+			return r.unidentified
+		}
+		var payload []byte
+		if w.record != nil {
+			var err error
+			if payload, err = json.Marshal(w.record); err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+		}
+		if err := r.writer.MarkDone(w.name, payload, w.names()...); err != nil {
+			return err
+		}
+		r.units++
+		if w.record != nil {
+			r.layers[w.layer] = w.record
+			r.done++
+			r.progress.Done(int64(r.done))
+		}
 	}
 	return nil
 }
 
-// computes converts and writes a unit's layer, if it has one, and returns its record, also as the journal keeps it.
-func (r *run) computes(e *blas.Engine, u *unit) (*Layer, []byte, error) {
-	if u.layer < 0 {
-		return nil, nil, nil
+// computes converts and writes a unit's layer, if it has one.
+func (r *run) computes(e *blas.Engine, w *work) error {
+	if w.layer >= 0 {
+		var err error
+		if w.record, err = r.attention(e, w.unit); err != nil {
+			return err
+		}
+		// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
+		// layer's, so that both stand in memory.
+		runtime.GC()
 	}
-	record, err := r.attention(e, u)
-	if err != nil {
-		return nil, nil, err
-	}
-	// The layer leaves a few large matrices. The collector, which works beside the program, may fall behind the next
-	// layer's, so that both stand in memory.
-	runtime.GC()
-	payload, err := json.Marshal(record)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", u.name, err)
-	}
-	return record, payload, nil
+	close(w.computed)
+	return nil
 }
 
 // copies writes the tensors of a unit that are as they were.
-func (r *run) copies(ctx context.Context, u *unit) error {
-	for _, s := range u.specs {
+func (r *run) copies(ctx context.Context, w *work) error {
+	for _, s := range w.specs {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		from, ok := u.copies[s.Name]
+		from, ok := w.unit.copies[s.Name]
 		if !ok {
 			continue
 		}
@@ -396,6 +406,7 @@ func (r *run) copies(ctx context.Context, u *unit) error {
 			return err
 		}
 	}
+	close(w.copied)
 	return nil
 }
 

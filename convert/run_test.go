@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -99,6 +101,64 @@ func TestScheduleKeepsBytes(t *testing.T) {
 				sameFolders(t, name+", "+schedule.String(), got, want)
 			}
 		}
+	}
+}
+
+// meeting is a converter whose layers are not done before all have begun, which it then tells of.
+type meeting struct {
+	converter
+	ctx    context.Context
+	absent atomic.Int32
+	begun  chan struct{}
+	tell   func()
+}
+
+func (m *meeting) convert(e *blas.Engine, layer, rank int) (*result, error) {
+	if m.absent.Add(-1) == 0 {
+		m.tell()
+		close(m.begun)
+	}
+	select {
+	case <-m.begun:
+		return m.converter.convert(e, layer, rank)
+	case <-m.ctx.Done():
+		return nil, m.ctx.Err()
+	}
+}
+
+// TestLayersWaitForNothing: as many layers as there are jobs are computed at once, although what comes before them in the output
+// has not entered the journal, which it cannot before the source is identified.
+func TestLayersWaitForNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	src := testmodel.New(testmodel.Tiny).Open(t)
+	p, err := NewPlan(src, recipe(12, 8, DTypeKeep))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := p.units[0]; first.layer >= 0 {
+		t.Fatalf("%s comes first: this test wants what belongs to no layer", first.name)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	w, err := checkpoint.Create(out, p.Layout, checkpoint.WriterOptions{Pending: true, Extra: p.filesBytes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{plan: p, writer: w, progress: watcher{}, layers: make([]*Layer, p.Source.Layers), identified: make(chan struct{})}
+	m := &meeting{converter: newConverter(p, &RunOptions{}), ctx: ctx, begun: make(chan struct{}), tell: func() {
+		r.unidentified = w.Identify("a source")
+		close(r.identified)
+	}}
+	m.absent.Store(int32(p.Source.Layers))
+	r.converter = m
+	if err := r.convert(ctx, p.Source.Layers); err != nil {
+		t.Fatal(err)
+	}
+	if r.done != p.Source.Layers || r.units != len(p.units) || slices.Contains(r.layers, nil) {
+		t.Errorf("%d layers and %d of %d units done", r.done, r.units, len(p.units))
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
 	}
 }
 
