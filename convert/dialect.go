@@ -117,8 +117,8 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 	}
 
 	o := buf.zero(m.Hidden, m.Heads*m.VDim)
-	for h := range m.Heads {
-		for i := range m.Hidden {
+	for i := range m.Hidden {
+		for h := range m.Heads {
 			to := o.data[i*o.cols+h*m.VDim:][:a.VDim]
 			for j, v := range a.O.Row(i)[h*a.VDim : (h+1)*a.VDim] {
 				to[j] = float32(v)
