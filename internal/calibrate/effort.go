@@ -40,11 +40,13 @@ func DefaultTokens(effort Effort) int {
 // MostHeldOut is the number of sequences that are held out at most.
 const MostHeldOut = 16
 
-// Learning rates, as shares of each tensor's spread: the one that the polish tries first, and that of the correction. On
-// SmolLM2-135M the polish takes the first; what a trial of a few steps says of the second is noise.
+// Learning rates, as shares of each tensor's spread: the one that the polish tries first, that of the correction in windows, and
+// that of the one in long texts, whose steps see twice the tokens. On SmolLM2-135M the polish takes the first; what a trial of a few
+// steps says of the others is noise.
 const (
 	firstRate   = 9e-4
 	distillRate = 3e-4
+	textRate    = 6e-4
 )
 
 // matching is the weight of the residual streams' drift in the correction. A token's divergence is one number, its drift
@@ -69,7 +71,7 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
 		o.Distill = []Distill{
 			{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching},
-			{Descent: Descent{Steps: 120, Sequences: 4, Rate: distillRate}, Matching: matching, Repetition: repetition},
+			{Descent: Descent{Steps: 120, Sequences: 4, Rate: textRate}, Matching: matching, Repetition: repetition},
 		}
 		o.Neutral = Neutral{Tokens: 32768, Steps: 300}
 	}
