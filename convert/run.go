@@ -272,8 +272,8 @@ func (r *run) resume() (int, error) {
 }
 
 // convert does the units that are not done: layers are computed up to jobs at once, and beside them what is only copied is
-// written, so that the disk is busy from the start and no processor waits for it. The error is that of the first unit that
-// failed.
+// written, so that the disk is busy from the start and no processor waits for it. The error is that of the first layer that
+// failed, or else of the first copy.
 func (r *run) convert(ctx context.Context, jobs int) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
