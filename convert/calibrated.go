@@ -20,9 +20,6 @@ type calibrated struct {
 	reports []calibrate.LayerReport
 }
 
-// sequential is false: once prepared, layers are independent.
-func (*calibrated) sequential() bool { return false }
-
 func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progress) error {
 	p, recipe := c.plan, c.plan.Recipe.Calibration
 	net, err := model.OpenSource(p.src, p.Source)

@@ -26,10 +26,8 @@ type converter interface {
 	// prepare does what comes before the first layer. It may change the target's rotary base.
 	prepare(ctx context.Context, e *blas.Engine, progress Progress) error
 	// convert does one layer, with a factorization of at most rank latent rows. Layers are asked for in ascending order,
-	// from several goroutines at once unless sequential.
+	// from several goroutines at once.
 	convert(e *blas.Engine, layer, rank int) (*result, error)
-	// sequential says that each layer needs the result of those before it.
-	sequential() bool
 }
 
 // newConverter returns the converter for the plan's method.
@@ -53,8 +51,6 @@ type dataFree struct {
 	// neutral gives the latent a constant length where the engine has no biases; a spectrum needs none.
 	neutral bool
 }
-
-func (*dataFree) sequential() bool { return false }
 
 func (*dataFree) prepare(context.Context, *blas.Engine, Progress) error { return nil }
 

@@ -280,9 +280,6 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 	}
 	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
 	r.progress.Done(int64(r.done))
-	if r.converter.sequential() {
-		jobs = 1
-	}
 	engine := blas.New(max(1, runtime.GOMAXPROCS(0)/jobs))
 	var todo []*work
 	for _, u := range r.plan.units {
@@ -398,7 +395,7 @@ func (r *run) copies(ctx context.Context, w *work) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		from, ok := w.unit.copies[s.Name]
+		from, ok := w.copies[s.Name]
 		if !ok {
 			continue
 		}
