@@ -126,12 +126,12 @@ func TestCrashAnywhere(t *testing.T) {
 			t.Fatalf("killed at %s (%d): other files after the resume", point, at)
 		}
 	}
-	for _, point := range []string{"journal", "staging", "shards", "chunk", "synced", "marked", "complete", "renamed"} {
+	for _, point := range []string{"journal", "staging", "shards", "chunk", "kept", "synced", "marked", "complete", "renamed"} {
 		if points[point] == 0 {
 			t.Errorf("never killed at %s", point)
 		}
 	}
-	if points["marked"] != 3 || points["chunk"] != 7 { // one of the 8 tensors is empty
+	if points["marked"] != 3 || points["kept"] != 3 || points["chunk"] != 7 { // one of the 8 tensors is empty
 		t.Errorf("points %v", points)
 	}
 }

@@ -39,7 +39,8 @@ type WriterOptions struct {
 // do not depend on the order of the calls.
 //
 // The output takes shape in a staging folder, OUT.partial, beside a journal, OUT.partial.journal, which also is the lock
-// that keeps a second process away. A crash at any moment leaves these, to be resumed, and never a part of OUT.
+// that keeps a second process away. A crash at any moment leaves these, to be resumed, and never a part of OUT. What costs
+// much and is no part of the output goes with them as well, see [Writer.Keep].
 type Writer struct {
 	paths
 	layout  *Layout
@@ -221,7 +222,7 @@ func (w *Writer) prepare() error {
 		return err
 	}
 	for _, f := range listing { // files of WriteFile may be torn, and will be written again
-		if !slices.ContainsFunc(w.layout.Shards, func(s Shard) bool { return s.File == f.Name() }) {
+		if f.Name() != keptFolder && !slices.ContainsFunc(w.layout.Shards, func(s Shard) bool { return s.File == f.Name() }) {
 			if err := os.RemoveAll(filepath.Join(w.staging, f.Name())); err != nil {
 				return err
 			}
@@ -670,6 +671,9 @@ func (w *Writer) Commit() error {
 	}
 	w.closed = true
 	if err := w.closeFiles(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(w.keptPath(".")); err != nil {
 		return err
 	}
 	if err := syncDir(w.staging); err != nil {

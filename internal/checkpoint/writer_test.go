@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -69,6 +70,9 @@ func (s *scenario) run(w *Writer, order []int) (did []string, err error) {
 			if err := w.WriteTensor(name, s.values[name]); err != nil {
 				return did, err
 			}
+		}
+		if err := w.Keep("work", func(to io.Writer) error { _, err := io.WriteString(to, unit); return err }); err != nil {
+			return did, err
 		}
 		if err := w.MarkDone(unit, []byte("payload of "+unit+"\x00")); err != nil {
 			return did, err
