@@ -92,7 +92,7 @@ func hints(c *cobra.Command, err error) []string {
 	}
 	var interrupted *convert.Interrupted
 	if errors.As(err, &interrupted) && interrupted.Kept {
-		add("the finished layers are kept; continue with the same command and --resume")
+		add("what is done is kept; continue with the same command and --resume")
 	}
 	each(err, func(e *checkpoint.Error) { add(e.Hint) })
 	return out

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
+	"time"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
+	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
@@ -16,12 +20,42 @@ import (
 type calibrated struct {
 	plan    *Plan
 	options *RunOptions
+	writer  *checkpoint.Writer
 	layers  []*model.MLA
 	reports []calibrate.LayerReport
 }
 
-func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progress) error {
+// rotaryBase is the journal's name for the rotary base that was chosen, its decimal digits.
+const rotaryBase = "rotary base"
+
+// keepEvery is how much of a descent an interruption may cost.
+const keepEvery = 10 * time.Minute
+
+// shelf keeps the parts of a calibration with the unfinished output. Where the disk has no room for that, nothing is kept.
+type shelf struct{ *checkpoint.Writer }
+
+func (s shelf) Keep(name string, write func(io.Writer) error) error {
+	err := s.Writer.Keep(name, write)
+	var full *checkpoint.Error
+	if errors.As(err, &full) && full.Kind == checkpoint.NoSpace {
+		return nil
+	}
+	return err
+}
+
+func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progress, left int) error {
 	p, recipe := c.plan, c.plan.Recipe.Calibration
+	chosen, known := c.writer.Done(rotaryBase)
+	if known {
+		theta, err := strconv.ParseFloat(string(chosen), 64)
+		if err != nil {
+			return fmt.Errorf("journal: %s: %w", rotaryBase, err)
+		}
+		p.setTheta(theta)
+		if left == 0 {
+			return nil
+		}
+	}
 	net, err := model.OpenSource(p.src, p.Source)
 	if err != nil {
 		return err
@@ -31,7 +65,7 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	}
 	sequences := c.options.Calibration
 	if sequences == nil {
-		if sequences, err = sample(ctx, e, net, recipe, c.options.Schedule.Together, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, recipe, c.options.Schedule.Together, shelf{c.writer}, progress); err != nil {
 			return err
 		}
 	}
@@ -47,35 +81,41 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	if !p.Target.Bias {
 		o.Neutral.Width = p.Target.Rank
 	}
-	o.Progress = stepProgress(progress)
-	if err := c.chooseTheta(ctx, e, net, sequences, &o, progress); err != nil {
-		return err
+	o.Progress, o.Shelf, o.KeepEvery = stepProgress(progress), shelf{c.writer}, keepEvery
+	if !known {
+		theta, err := c.chooseTheta(ctx, e, net, sequences, o, progress)
+		if err != nil {
+			return err
+		}
+		if err := c.writer.MarkDone(rotaryBase, strconv.AppendFloat(nil, theta, 'g', -1, 64)); err != nil {
+			return err
+		}
+		p.setTheta(theta)
 	}
+	o.Frequencies = p.Target.Rope.Frequencies(2 * slots)
 	c.layers, c.reports, err = calibrate.Run(ctx, e, net, sequences, o)
 	return err
 }
 
-// chooseTheta sets the rotary base of the target, and with it the frequencies of the slots, by trying the candidates on a
+// chooseTheta returns the rotary base of the target, and with it the frequencies of the slots, by trying the candidates on a
 // few layers.
-func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o *calibrate.Options, progress Progress) error {
+func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o calibrate.Options, progress Progress) (float64, error) {
 	rope := c.plan.Source.Rope
 	slots := c.plan.Recipe.RopeDim / 2
 	thetas := calibrate.Thetas(rope.Theta, c.plan.Source.HeadDim/2, slots)
+	if len(thetas) == 1 {
+		return thetas[0], nil
+	}
 	var geometries []calibrate.Geometry
 	for _, theta := range thetas {
 		r, _ := c.plan.targetRope(theta)
 		geometries = append(geometries, calibrate.Geometry{Rank: o.Rank, Frequencies: r.Frequencies(2 * slots), Candidates: o.Candidates})
 	}
-	best := 0
-	if len(thetas) > 1 {
-		var err error
-		if best, err = scout(ctx, "choosing the rotary base", e, net, sequences, geometries, *o, progress); err != nil {
-			return err
-		}
+	best, err := scout(ctx, "choosing the rotary base", e, net, sequences, geometries, o, progress)
+	if err != nil {
+		return 0, err
 	}
-	c.plan.setTheta(thetas[best])
-	o.Frequencies = geometries[best].Frequencies
-	return nil
+	return thetas[best], nil
 }
 
 // stepProgress turns the steps of a calibration into phases.

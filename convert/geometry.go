@@ -36,7 +36,7 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 		return nil, err
 	}
 	if sequences == nil {
-		if sequences, err = sample(ctx, e, net, r.Calibration, 0, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, r.Calibration, 0, nil, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -103,11 +103,11 @@ func splits(m *arch.Model, share float64) ([]split, error) {
 func heldOut(sequences int) int { return max(1, min(calibrate.MostHeldOut, sequences/10)) }
 
 // sample lets the source write the calibration tokens, at most so many sequences together (see [calibrate.Sampling]).
-func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, together int, progress Progress) ([][]int, error) {
+func sample(ctx context.Context, e *blas.Engine, net *model.Network, c *Calibration, together int, shelf calibrate.Shelf, progress Progress) ([][]int, error) {
 	start, _ := tokens.Start(&net.Shape)
 	began := false
 	return calibrate.SelfSamples(e, net, calibrate.Sampling{
-		Tokens: c.Tokens, Window: c.Window, Start: start, Seed: c.Seed, Together: together, Stop: ctx.Err,
+		Tokens: c.Tokens, Window: c.Window, Start: start, Seed: c.Seed, Together: together, Shelf: shelf, Stop: ctx.Err,
 		Progress: func(done, total int) {
 			if !began {
 				began = true

@@ -23,17 +23,17 @@ type result struct {
 
 // converter turns the attention of layers into MLA. The method of a [Recipe] chooses the implementation.
 type converter interface {
-	// prepare does what comes before the first layer. It may change the target's rotary base.
-	prepare(ctx context.Context, e *blas.Engine, progress Progress) error
+	// prepare does what comes before the first layer, with so many layers left to convert. It may change the target's rotary base.
+	prepare(ctx context.Context, e *blas.Engine, progress Progress, left int) error
 	// convert does one layer, with a factorization of at most rank latent rows. Layers are asked for in ascending order,
 	// from several goroutines at once.
 	convert(e *blas.Engine, layer, rank int) (*result, error)
 }
 
-// newConverter returns the converter for the plan's method.
-func newConverter(p *Plan, o *RunOptions) converter {
+// newConverter returns the converter for the plan's method, which keeps its work with w.
+func newConverter(p *Plan, o *RunOptions, w *checkpoint.Writer) converter {
 	if p.Recipe.Method == Calibrated {
-		return &calibrated{plan: p, options: o}
+		return &calibrated{plan: p, options: o, writer: w}
 	}
 	c := newDataFree(p)
 	c.neutral = true
@@ -52,7 +52,7 @@ type dataFree struct {
 	neutral bool
 }
 
-func (*dataFree) prepare(context.Context, *blas.Engine, Progress) error { return nil }
+func (*dataFree) prepare(context.Context, *blas.Engine, Progress, int) error { return nil }
 
 func (c *dataFree) convert(e *blas.Engine, layer, rank int) (*result, error) {
 	source, gamma, err := loadAttention(c.plan, layer)

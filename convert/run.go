@@ -52,7 +52,7 @@ type Outcome struct {
 // Interrupted is the error of a conversion whose context was cancelled.
 type Interrupted struct {
 	Done, Layers int
-	// Kept says that the finished layers are kept for [RunOptions.Resume].
+	// Kept says that what is done, of the calibration too, is kept for [RunOptions.Resume].
 	Kept bool
 	// Cause is the context's.
 	Cause error
@@ -66,8 +66,8 @@ func (e *Interrupted) Error() string {
 // Unwrap returns the cause.
 func (e *Interrupted) Unwrap() error { return e.Cause }
 
-// Run carries out a plan. Unless it succeeds there is no output. The finished layers of a run that was cancelled, that
-// ran out of disk space, or that was itself a resumption stay for another one; after any other error nothing is left.
+// Run carries out a plan. Unless it succeeds there is no output. What is done of a run that was cancelled, that ran out of disk
+// space, or that was itself a resumption stays for another one; after any other error nothing is left.
 func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	// The digests of a large source take minutes, so what can be refused before them is.
 	if err := checkOutput(o); err != nil {
@@ -97,7 +97,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{plan: p, writer: w, converter: newConverter(p, &o), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
+	r := &run{plan: p, writer: w, converter: newConverter(p, &o, w), progress: o.Progress, layers: make([]*Layer, p.Source.Layers)}
 	outer := ctx
 	ctx, cancel := context.WithCancel(outer)
 	r.identified = make(chan struct{})
@@ -123,7 +123,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 		}
 		var full *checkpoint.Error
 		noSpace := errors.As(err, &full) && full.Kind == checkpoint.NoSpace
-		keep := o.Resume || r.units > 0 && (ctx.Err() != nil || noSpace)
+		keep := o.Resume || (r.units > 0 || w.Keeps()) && (ctx.Err() != nil || noSpace)
 		err = interruption(ctx, err, &Interrupted{Done: r.done, Layers: p.Source.Layers, Kept: keep})
 		err = errors.Join(err, w.Abort(keep))
 	}()
@@ -275,7 +275,7 @@ func (r *run) resume() (int, error) {
 // written, so that the disk is busy from the start and no processor waits for it. The error is that of the first layer that
 // failed, or else of the first copy.
 func (r *run) convert(ctx context.Context, jobs int) error {
-	if err := r.prepare(ctx); err != nil {
+	if err := r.converter.prepare(ctx, blas.New(runtime.GOMAXPROCS(0)), r.progress, r.plan.Source.Layers-r.done); err != nil {
 		return err
 	}
 	r.progress.Phase("converting", int64(r.plan.Source.Layers), "layers")
@@ -297,39 +297,6 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 		func(ctx context.Context) error { return r.enters(ctx, todo) },
 	}
 	return inParallel(ctx, len(sides), len(sides), func(ctx context.Context, i int) error { return sides[i](ctx) })
-}
-
-// preparation is the journal's name for what [converter.prepare] chose, and its payload.
-const preparation = "preparation"
-
-type prepared struct {
-	RopeTheta float64 `json:"rope_theta"`
-}
-
-// prepare runs the converter's preparation, which free of data is nothing, or where no layer needs it any more takes its
-// choices from the journal. It works on one layer at a time, with all processors.
-func (r *run) prepare(ctx context.Context) error {
-	e := blas.New(runtime.GOMAXPROCS(0))
-	if r.plan.Recipe.Calibration == nil {
-		return r.converter.prepare(ctx, e, r.progress)
-	}
-	payload, known := r.writer.Done(preparation)
-	if known && r.done == r.plan.Source.Layers {
-		var p prepared
-		if err := json.Unmarshal(payload, &p); err != nil {
-			return fmt.Errorf("journal: %s: %w", preparation, err)
-		}
-		r.plan.setTheta(p.RopeTheta)
-		return nil
-	}
-	if err := r.converter.prepare(ctx, e, r.progress); err != nil || known {
-		return err
-	}
-	payload, err := json.Marshal(prepared{r.plan.Target.Rope.Theta})
-	if err != nil {
-		return fmt.Errorf("%s: %w", preparation, err)
-	}
-	return r.writer.MarkDone(preparation, payload)
 }
 
 // work is a unit of the output in the making.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -145,7 +146,7 @@ func TestLayersWaitForNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &run{plan: p, writer: w, progress: watcher{}, layers: make([]*Layer, p.Source.Layers), identified: make(chan struct{})}
-	m := &meeting{converter: newConverter(p, &RunOptions{}), ctx: ctx, begun: make(chan struct{}), tell: func() {
+	m := &meeting{converter: newConverter(p, &RunOptions{}, w), ctx: ctx, begun: make(chan struct{}), tell: func() {
 		r.unidentified = w.Identify("a source")
 		close(r.identified)
 	}}
@@ -229,8 +230,8 @@ func TestRunIsDeterministic(t *testing.T) {
 	}
 }
 
-// TestCalibratedRunResumes: what the calibration chose for all layers, the rotary base too, survives an interruption, also
-// one after the last layer.
+// TestCalibratedRunResumes: what the calibration has done, the samples and the choice of the rotary base too, survives an
+// interruption in it, behind it, and after the last layer, and is not done again.
 func TestCalibratedRunResumes(t *testing.T) {
 	s := testmodel.Tiny
 	s.Layers = 2
@@ -252,36 +253,56 @@ func TestCalibratedRunResumes(t *testing.T) {
 	if chosen.Rope.Theta == 10000 {
 		t.Fatal("the calibration chose the source's own rotary base, which this test cannot tell from a lost choice")
 	}
-	for stop := range int64(2) {
+	const sampling, choosing, calibrating, converting = "sampling calibration tokens", "choosing the rotary base", "calibrating", "converting"
+	for _, c := range []struct {
+		phase string
+		stop  int64
+		again []string
+	}{
+		{choosing, 7, []string{calibrating, converting}},
+		{calibrating, 1, []string{calibrating, converting}},
+		{calibrating, 2, []string{calibrating, converting}},
+		{converting, 1, []string{calibrating, converting}},
+		{converting, 2, []string{converting}},
+	} {
+		what := fmt.Sprintf("stopped at %d of %s", c.stop, c.phase)
 		out := filepath.Join(dir, "resumed")
 		ctx, cancel := context.WithCancel(context.Background())
-		w := &phaseWatcher{stop: stop + 1, cancel: cancel}
+		w := &phaseWatcher{at: c.phase, stop: c.stop, cancel: cancel}
 		_, err := run1(t, ctx, src, r, RunOptions{Out: out, Progress: w})
 		cancel()
 		var interrupted *Interrupted
 		if !errors.As(err, &interrupted) || !interrupted.Kept {
-			t.Fatalf("stopped at %d: %v", stop+1, err)
+			t.Fatalf("%s: %v", what, err)
 		}
-		if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Resume: true}); err != nil {
+		w = new(phaseWatcher)
+		if _, err := run1(t, context.Background(), src, r, RunOptions{Out: out, Resume: true, Progress: w}); err != nil {
 			t.Fatal(err)
 		}
-		sameFolders(t, "resumed", folder(t, out), want)
+		w.phases = slices.DeleteFunc(w.phases, func(name string) bool {
+			return !slices.Contains([]string{sampling, choosing, calibrating, converting}, name)
+		})
+		if !slices.Equal(w.phases, c.again) {
+			t.Errorf("%s: went on with %v, want %v", what, w.phases, c.again)
+		}
+		sameFolders(t, what, folder(t, out), want)
 		if err := os.RemoveAll(out); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// phaseWatcher cancels when so many layers are converted.
+// phaseWatcher notes the phases, and cancels when so much of one is done.
 type phaseWatcher struct {
-	phase  string
+	phases []string
+	at     string
 	stop   int64
 	cancel func()
 }
 
-func (w *phaseWatcher) Phase(name string, _ int64, _ ui.Unit) { w.phase = name }
+func (w *phaseWatcher) Phase(name string, _ int64, _ ui.Unit) { w.phases = append(w.phases, name) }
 func (w *phaseWatcher) Done(n int64) {
-	if w.phase == "converting" && n == w.stop {
+	if len(w.phases) > 0 && w.phases[len(w.phases)-1] == w.at && n == w.stop {
 		w.cancel()
 	}
 }

@@ -17,8 +17,13 @@ import (
 
 // network opens a random model, changed by spoil if that is not nil.
 func network(t *testing.T, change func(m *testmodel.Model)) (*model.Network, *arch.Model) {
+	return networkOf(t, 2, change)
+}
+
+// networkOf is the same of so many layers.
+func networkOf(t *testing.T, layers int, change func(m *testmodel.Model)) (*model.Network, *arch.Model) {
 	t.Helper()
-	m := testmodel.New(testmodel.Shape{Hidden: 32, Intermediate: 48, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, Vocab: 64, DType: "F32", Seed: 5})
+	m := testmodel.New(testmodel.Shape{Hidden: 32, Intermediate: 48, Layers: layers, Heads: 4, KVHeads: 2, HeadDim: 8, Vocab: 64, DType: "F32", Seed: 5})
 	if change != nil {
 		change(m)
 	}
@@ -351,8 +356,8 @@ func TestDescentStreamsFollow(t *testing.T) {
 		}
 	}
 	for layer := range net.Layers {
-		a, _, err := r.layer(layer)
-		if err != nil {
+		var a *model.MLA
+		if err := r.layer(layer, &a, new(LayerReport)); err != nil {
 			t.Fatal(err)
 		}
 		layers, behind = append(layers, a), append(behind, slices.Clone(r.train.source))

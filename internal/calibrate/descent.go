@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"time"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
@@ -67,10 +68,27 @@ type descent struct {
 	train, hold *course
 	// recompute has the way back go every layer's way forward again, which takes less memory.
 	recompute bool
-	random    *rand.Rand
-	order     []int // sequences that this pass over the training tokens has still to come to
+	source    *rand.PCG
+	random    *rand.Rand // from source
+	order     []int      // sequences that this pass over the training tokens has still to come to
+	// shelf keeps the state under a name, not sooner than keepEvery after the last time; at 0 behind every step.
+	shelf     Shelf
+	name      string
+	keepEvery time.Duration
 	// tell hears of every step's loss, and of every look at the held-out tokens.
 	tell func(heldOut bool, step int, loss float64)
+}
+
+// trail is where a descent is between two steps, besides its layers and their optimizers.
+type trail struct {
+	// Began is the rate that it started at, Rate what has become of that.
+	Began, Rate float64
+	// Best is the least held-out loss of all looks.
+	Best float64
+	// Step is the number of steps taken, Age of those since the last restart, Missed that of looks in a row without headway.
+	Step, Age, Missed int
+	// kept is the state of the layers that had the least loss, average the average of the last steps.
+	kept, average []*model.MLA
 }
 
 // course is what a descent sees of some tokens.
@@ -101,7 +119,7 @@ func (c *course) sequence(i, d int) (b model.Batch, x []float32, lo, hi int) {
 
 // newDescent prepares the layers that begin with number first. Close it after use.
 func newDescent(e *blas.Engine, net *model.Network, first int, layers []*model.MLA, train, hold *course) (*descent, error) {
-	t := &descent{engine: e, net: net, layers: layers, train: train, hold: hold}
+	t := &descent{engine: e, net: net, layers: layers, train: train, hold: hold, shelf: nowhere{}}
 	for i, a := range layers {
 		b, err := net.Block(first + i)
 		if err != nil {
@@ -123,27 +141,33 @@ func (t *descent) close() {
 // run goes down and leaves the layers in the averaged state with the least held-out loss that it has seen. With trials it
 // starts at the best of some rates, without at o.Rate. It returns the rate that it started at, 0 if none served.
 func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) (rate float64, err error) {
-	best, err := t.heldOut(t.layers)
+	t.source = rand.NewPCG(seed, 1<<33)
+	t.random, t.order = rand.New(t.source), nil
+	s := &trail{kept: cloneAll(t.layers), average: cloneAll(t.layers)}
+	known, err := t.recall(s)
 	if err != nil {
 		return 0, err
 	}
-	if !isFinite(best) {
-		return 0, errNotFinite
-	}
-	t.tell(true, 0, best)
-	if best < nothingLost {
-		return 0, nil
-	}
-	t.random, t.order = rand.New(rand.NewPCG(seed, 1<<33)), nil
-	kept := cloneAll(t.layers)
-	rate = o.Rate
-	if trials {
-		if rate, err = t.pick(ctx, o, best, kept); err != nil {
+	if !known {
+		if s.Best, err = t.heldOut(t.layers); err != nil {
 			return 0, err
 		}
+		if !isFinite(s.Best) {
+			return 0, errNotFinite
+		}
+		t.tell(true, 0, s.Best)
+		if s.Best < nothingLost {
+			return 0, nil
+		}
+		s.Began = o.Rate
+		if trials {
+			if s.Began, err = t.pick(ctx, o, s.Best, s.kept); err != nil {
+				return 0, err
+			}
+		}
+		s.Rate = s.Began
 	}
-	err = t.descend(ctx, o, rate, best, kept)
-	return rate, err
+	return s.Began, t.descend(ctx, o, s)
 }
 
 // pick tries rates, each a third of the one before it, and returns the one with the least held-out loss after TrialSteps, 0 if
@@ -175,43 +199,65 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 	return chosen, nil
 }
 
-// descend takes o.Steps steps at a rate that falls where they do not get on. kept is the layers' state, whose held-out loss is
-// best, and in the end the best state.
-func (t *descent) descend(ctx context.Context, o Descent, rate, best float64, kept []*model.MLA) error {
-	average, age, missed, least := cloneAll(kept), 0, 0, rate*leastRate
-	for step := 1; step <= o.Steps && rate > least; step++ {
-		loss, err := t.step(ctx, o.Sequences, rate*schedule(step-1, o.Steps, o.Constant))
-		if err != nil {
+// descend takes the steps that are left of o.Steps, at a rate that falls where they do not get on, and leaves the layers in the best
+// state.
+func (t *descent) descend(ctx context.Context, o Descent, s *trail) error {
+	last, pause := time.Now(), t.keepEvery
+	for s.Step < o.Steps && s.Rate > s.Began*leastRate {
+		if err := t.advance(ctx, o, s); err != nil {
 			return err
 		}
-		age++
-		t.average(average, age)
-		t.tell(false, step, loss)
-		if isFinite(loss) && step%CheckEvery != 0 && step != o.Steps {
-			continue
-		}
-		now, err := t.look(average, step, loss)
-		if err != nil {
-			return err
-		}
-		before := best
-		if now < best {
-			best = now
-			for i, a := range average {
-				kept[i].CopyWeights(a)
+		if s.Step < o.Steps && time.Since(last) >= pause {
+			last = time.Now()
+			if err := t.keep(s); err != nil {
+				return err
+			}
+			if t.keepEvery > 0 {
+				pause = max(t.keepEvery, keepShare*time.Since(last))
 			}
 		}
-		missed++
-		switch {
-		case now < (1-headway)*before:
-			missed = 0
-		case missed == patience && o.Constant > 0 || !(now <= tooFar*before):
-			rate /= slowdown
-			age, missed = 0, 0
-			t.restart(kept)
+	}
+	t.restart(s.kept)
+	return nil
+}
+
+// keepShare is how many times as long as it takes to keep a state a descent goes on before it keeps another: that of a large network
+// takes minutes.
+const keepShare = 50
+
+// advance takes a step, and a look if one is due.
+func (t *descent) advance(ctx context.Context, o Descent, s *trail) error {
+	loss, err := t.step(ctx, o.Sequences, s.Rate*schedule(s.Step, o.Steps, o.Constant))
+	if err != nil {
+		return err
+	}
+	s.Step++
+	s.Age++
+	t.average(s.average, s.Age)
+	t.tell(false, s.Step, loss)
+	if isFinite(loss) && s.Step%CheckEvery != 0 && s.Step != o.Steps {
+		return nil
+	}
+	now, err := t.look(s.average, s.Step, loss)
+	if err != nil {
+		return err
+	}
+	before := s.Best
+	if now < s.Best {
+		s.Best = now
+		for i, a := range s.average {
+			s.kept[i].CopyWeights(a)
 		}
 	}
-	t.restart(kept)
+	s.Missed++
+	switch {
+	case now < (1-headway)*before:
+		s.Missed = 0
+	case s.Missed == patience && o.Constant > 0 || !(now <= tooFar*before):
+		s.Rate /= slowdown
+		s.Age, s.Missed = 0, 0
+		t.restart(s.kept)
+	}
 	return nil
 }
 

@@ -1,6 +1,10 @@
 package calibrate
 
-import "github.com/mlaconvert/mlaconvert/mla"
+import (
+	"time"
+
+	"github.com/mlaconvert/mlaconvert/mla"
+)
 
 // Options configures [Run].
 type Options struct {
@@ -26,6 +30,10 @@ type Options struct {
 	// Recompute has the descents compute each layer's way forward again on the way back instead of keeping that of all, which
 	// takes less memory and gives the same.
 	Recompute bool
+	// Shelf, if set, keeps what is done, and gives what it has of an earlier run that was interrupted.
+	Shelf Shelf
+	// KeepEvery is how long a descent goes on, at least, before its state is kept again; at 0 that is behind every step.
+	KeepEvery time.Duration
 	// Progress, if set, is told of every finished step.
 	Progress func(Step)
 }

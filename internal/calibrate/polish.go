@@ -16,6 +16,7 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	}
 	defer t.close()
 	t.matching, t.recompute = 1, r.options.Recompute
+	t.keepsAs(r, polishingName(first))
 	o := r.options.Polish.Descent
 	if first == 0 {
 		o.Steps = r.options.Polish.EarlySteps
@@ -37,18 +38,16 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 		if r.separate() {
 			block.Forward(r.engine, &r.train.batch, r.train.converted)
 		}
-		held := r.data(t.blocks[i], before.hold)
-		r.attend(layers[i], held)
+		held := r.follow(t.blocks[i], layers[i], before.hold)
 		reports[i].Polish = relativeError(held.converted, held.target, held.weights)
-		r.advance(t.blocks[i], before.hold, held)
 		reports[i].Drift = before.hold.drift(t.net.Hidden)
 	}
 	return nil
 }
 
 // correct moves all layers down the gradient of the divergence of the logits together with that of the drift. train and hold are
-// the source's streams over the windows, behind the layers where the drift counts.
-func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]float32) error {
+// the source's streams over the windows, behind the layers where the drift counts. So many corrections are done already.
+func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerReport, done int, train, hold [][]float32) error {
 	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
 		*s = &streams{batch: (*s).batch} // no more needed
 	}
@@ -59,7 +58,10 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]
 			return err
 		}
 	}
-	for _, o := range r.options.Distill {
+	for i, o := range r.options.Distill {
+		if i < done {
+			continue
+		}
 		name := "distill"
 		if o.Windows > 1 {
 			name = "distill long"
@@ -75,10 +77,14 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, train, hold [][]
 			return err
 		}
 		t.matching, t.logits, t.recompute, t.tell = o.Matching, true, r.options.Recompute, r.teller(name, 0, o.Steps)
+		t.keepsAs(r, correctingName(i+1))
 		_, o.Sequences = o.Texts(r.train.batch.Longest(), r.net.Context)
 		_, err = t.run(ctx, o.Descent, false, r.options.Seed)
 		t.close()
 		if err != nil {
+			return err
+		}
+		if err := r.keepCorrected(i+1, layers, reports); err != nil {
 			return err
 		}
 	}

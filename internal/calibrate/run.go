@@ -38,8 +38,12 @@ type run struct {
 	// fit is what layers are fitted to, train what descents see, the same or other tokens, hold decides.
 	fit, train, hold *streams
 	// rate is the learning rate that the polish of the first layers chose for that of the others.
-	rate float64
+	rate  float64
+	shelf Shelf
 }
+
+// together is how many layers are polished together.
+func (r *run) together() int { return max(1, r.options.Polish.Layers) }
 
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
 // and no bias.
@@ -53,45 +57,18 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		return nil, nil, err
 	}
 	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
-	together, descends := max(1, o.Polish.Layers), o.Polish.Steps > 0 || len(o.Distill) > 0
-	// The source's streams behind the layers, for the descents: of all layers that are polished together, and behind the
-	// last of them for the corrections.
-	train, hold := make([][]float32, net.Layers), make([][]float32, net.Layers)
-	for first := 0; first < net.Layers; first += together {
-		last := min(first+together, net.Layers)
-		var before starts
-		if o.Polish.Steps > 0 {
-			before = r.starts()
+	corrections, err := r.keptCorrected(layers, reports)
+	if err != nil {
+		return nil, nil, err
+	}
+	var train, hold [][]float32
+	if corrections == 0 || corrections < len(o.Distill) {
+		if train, hold, err = r.fitAll(ctx, layers, reports, corrections > 0); err != nil {
+			return nil, nil, err
 		}
-		for layer := first; layer < last; layer++ {
-			if err := ctx.Err(); err != nil {
-				return nil, nil, err
-			}
-			a, report, err := r.layer(layer)
-			if err != nil {
-				return nil, nil, fmt.Errorf("layer %d: %w", layer, err)
-			}
-			layers[layer], reports[layer] = a, *report
-			if descends {
-				train[layer], hold[layer] = slices.Clone(r.train.source), slices.Clone(r.hold.source)
-			}
-			r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: net.Layers, Figure: report.Drift})
-		}
-		if o.Polish.Steps > 0 {
-			see, decide := &course{r.train.batch, before.train, train[first:last]}, &course{r.hold.batch, before.hold.converted, hold[first:last]}
-			if err := r.polish(ctx, first, layers[first:last], reports[first:last], before, see, decide); err != nil {
-				return nil, nil, fmt.Errorf("layers %d to %d: %w", first, last-1, err)
-			}
-		}
-		done := last
-		if len(o.Distill) > 0 {
-			done--
-		}
-		clear(train[first:done])
-		clear(hold[first:done])
 	}
 	if len(o.Distill) > 0 {
-		if err := r.correct(ctx, layers, train, hold); err != nil {
+		if err := r.correct(ctx, layers, reports, corrections, train, hold); err != nil {
 			return nil, nil, err
 		}
 		if err := r.measureDrift(layers, reports); err != nil {
@@ -104,6 +81,78 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 		}
 	}
 	return layers, reports, nil
+}
+
+// fitAll fits and polishes all layers that the shelf does not have; known says that all are there already. It returns the source's
+// streams behind the last of all layers that are polished together, for the corrections, if there are any.
+func (r *run) fitAll(ctx context.Context, layers []*model.MLA, reports []LayerReport, known bool) (train, hold [][]float32, err error) {
+	train, hold = make([][]float32, len(layers)), make([][]float32, len(layers))
+	corrects := len(r.options.Distill) > 0
+	for first := 0; first < len(layers); first += r.together() {
+		last := min(first+r.together(), len(layers))
+		g := &group{first, layers[first:last], reports[first:last], train[first:last], hold[first:last]}
+		done := known
+		if !done {
+			if done, err = r.kept(layersName(first), g.layers, g.reports); err != nil {
+				return nil, nil, err
+			}
+		}
+		if err := r.fitGroup(ctx, g, done); err != nil {
+			return nil, nil, err
+		}
+		if !done {
+			if err := r.keepFitted(first, g.layers, g.reports); err != nil {
+				return nil, nil, err
+			}
+		}
+		if corrects {
+			last--
+		}
+		clear(train[first:last])
+		clear(hold[first:last])
+	}
+	return train, hold, nil
+}
+
+// group is some layers that are polished together, from number first on, their reports, and the source's streams behind them.
+type group struct {
+	first       int
+	layers      []*model.MLA
+	reports     []LayerReport
+	train, hold [][]float32
+}
+
+// fitGroup fits and polishes layers, or takes them as they are if that is done, and moves the streams past them.
+func (r *run) fitGroup(ctx context.Context, g *group, done bool) error {
+	polishes := r.options.Polish.Steps > 0
+	var before starts
+	if polishes && !done {
+		before = r.starts()
+	}
+	for i := range g.layers {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		layer := g.first + i
+		fit := r.layer
+		if done {
+			fit = r.skip
+		}
+		if err := fit(layer, &g.layers[i], &g.reports[i]); err != nil {
+			return fmt.Errorf("layer %d: %w", layer, err)
+		}
+		if polishes || len(r.options.Distill) > 0 {
+			g.train[i], g.hold[i] = slices.Clone(r.train.source), slices.Clone(r.hold.source)
+		}
+		r.tell(Step{Name: "layer", Layer: layer, Done: layer + 1, Total: r.net.Layers, Figure: g.reports[i].Drift})
+	}
+	if polishes && !done {
+		see, decide := &course{r.train.batch, before.train, g.train}, &course{r.hold.batch, before.hold.converted, g.hold}
+		if err := r.polish(ctx, g.first, g.layers, g.reports, before, see, decide); err != nil {
+			return fmt.Errorf("layers %d to %d: %w", g.first, g.first+len(g.layers)-1, err)
+		}
+	}
+	return nil
 }
 
 // starts are the streams before some layers: the converted network's, and both of the held-out tokens.
@@ -120,8 +169,9 @@ func (r *run) starts() starts {
 	return s
 }
 
-// begin lays the sequences that are not held out down for the fits and for the descents.
+// begin lays the sequences that are not held out down for the fits and for the descents, and looks for the shelf.
 func (r *run) begin(see, hold model.Batch) (err error) {
+	r.shelf = orNowhere(r.options.Shelf)
 	fit := see
 	_, others := r.options.Share(see.Tokens(), see.Longest())
 	if others > 0 {
@@ -194,29 +244,57 @@ func newStreams(net *model.Network, b model.Batch) (*streams, error) {
 	return s, nil
 }
 
-// layer converts one layer and moves both streams past it.
-func (r *run) layer(layer int) (*model.MLA, *LayerReport, error) {
+// skip moves both streams past a layer that is converted already, each set in the way that it went then: sums in another order
+// would make other streams.
+func (r *run) skip(layer int, to **model.MLA, _ *LayerReport) error {
 	block, err := r.net.Block(layer)
 	if err != nil {
-		return nil, nil, err
+		return err
+	}
+	defer block.Close()
+	if r.options.Polish.Steps > 0 {
+		r.fit.pass(r.engine, block, *to)
+	} else {
+		r.follow(block, *to, r.fit)
+	}
+	r.follow(block, *to, r.hold)
+	if r.separate() {
+		r.train.pass(r.engine, block, *to)
+	}
+	return nil
+}
+
+// follow moves both streams of a set past a layer that is converted to a, and returns what the layer saw.
+func (r *run) follow(block *model.Block, a *model.MLA, s *streams) *layerData {
+	t := r.data(block, s)
+	r.attend(a, t)
+	r.advance(block, s, t)
+	return t
+}
+
+// layer converts one layer and moves both streams past it.
+func (r *run) layer(layer int, to **model.MLA, report *LayerReport) error {
+	block, err := r.net.Block(layer)
+	if err != nil {
+		return err
 	}
 	defer block.Close()
 	source, ok := block.Attention.(*model.GQA)
 	if !ok {
-		return nil, nil, fmt.Errorf("attention is %T, want a source's", block.Attention)
+		return fmt.Errorf("attention is %T, want a source's", block.Attention)
 	}
 	fit, hold := r.data(block, r.fit), r.data(block, r.hold)
-	report := &LayerReport{Layer: layer}
+	*report = LayerReport{Layer: layer}
 
 	a, err := r.choose(source, fit, hold, report)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	r.attend(a, fit, hold)
 	report.Start = relativeError(hold.converted, hold.target, hold.weights)
 	report.Refit = report.Start
 	if err := r.refit(a, fit, hold, report); err != nil {
-		return nil, nil, err
+		return err
 	}
 	report.Polish = report.Refit
 	r.advance(block, r.fit, fit)
@@ -225,7 +303,8 @@ func (r *run) layer(layer int) (*model.MLA, *LayerReport, error) {
 		r.train.pass(r.engine, block, a)
 	}
 	report.Drift = r.hold.drift(block.Hidden)
-	return a, report, nil
+	*to = a
+	return nil
 }
 
 // data prepares a layer's inputs and targets.

@@ -1,6 +1,8 @@
 package calibrate
 
 import (
+	"fmt"
+
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 )
@@ -18,6 +20,8 @@ type Sampling struct {
 	// Together bounds the sequences that are written side by side, as far as [SampleParts] lets it; 0 is no bound but the one
 	// on the cache. It has no influence on the samples.
 	Together int
+	// Shelf, if set, keeps the samples, and gives what it has of them.
+	Shelf Shelf
 	// Progress, if set, is called with the positions done and their number.
 	Progress func(done, total int)
 	// Stop, if set, is asked after every position; an error ends the sampling.
@@ -54,15 +58,24 @@ func SelfSamples(e *blas.Engine, net *model.Network, o Sampling) ([][]int, error
 	}
 
 	var first, second [][]int
+	shelf := orNowhere(o.Shelf)
 	for i, p := range parts {
-		sequences, err := model.Sample(e, net, model.SampleOptions{
-			Sequences: p.hi - p.lo, First: p.lo, Length: length, Start: o.Start, Seed: o.Seed + uint64(p.batch)<<32, Stop: o.Stop,
-			Progress: func(done int) {
-				if o.Progress != nil {
-					o.Progress(i*length+done, len(parts)*length)
-				}
-			},
-		})
+		name := fmt.Sprintf("samples-%d-%d-%d", p.batch, p.lo, p.hi)
+		var sequences [][]int
+		known, err := keptValue(shelf, name, &sequences)
+		if !known && err == nil {
+			sequences, err = model.Sample(e, net, model.SampleOptions{
+				Sequences: p.hi - p.lo, First: p.lo, Length: length, Start: o.Start, Seed: o.Seed + uint64(p.batch)<<32, Stop: o.Stop,
+				Progress: func(done int) {
+					if o.Progress != nil {
+						o.Progress(i*length+done, len(parts)*length)
+					}
+				},
+			})
+			if err == nil {
+				err = keepValue(shelf, name, sequences)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -84,15 +84,17 @@ func (a *MLA) ToAttention() *mla.Attention {
 }
 
 // learned are the float32 weights that a gradient descent moves.
-func (a *MLA) learned() [5][]float32 {
-	return [5][]float32{a.Q.F32, a.KVDown.F32, a.KVUp.F32, a.O.F32, a.OBias}
+func (a *MLA) learned() [learnedTensors]*[]float32 {
+	return [learnedTensors]*[]float32{&a.Q.F32, &a.KVDown.F32, &a.KVUp.F32, &a.O.F32, &a.OBias}
 }
+
+const learnedTensors = 5
 
 // CopyWeights sets the float32 weights of a to those of b, which has the same shape.
 func (a *MLA) CopyWeights(b *MLA) {
 	from := b.learned()
 	for i, to := range a.learned() {
-		copy(to, from[i])
+		copy(*to, *from[i])
 	}
 }
 
@@ -100,9 +102,10 @@ func (a *MLA) CopyWeights(b *MLA) {
 func (a *MLA) Approach(e *blas.Engine, b *MLA, share float32) {
 	from := b.learned()
 	for i, to := range a.learned() {
-		inChunks(e, len(to), func(lo, hi int) {
-			for j, v := range from[i][lo:hi] {
-				to[lo+j] += share * (v - to[lo+j])
+		inChunks(e, len(*to), func(lo, hi int) {
+			part := (*to)[lo:hi]
+			for j, v := range (*from[i])[lo:hi] {
+				part[j] += share * (v - part[j])
 			}
 		})
 	}
