@@ -161,7 +161,7 @@ func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) 
 		}
 		s.Began = o.Rate
 		if trials {
-			if s.Began, err = t.pick(ctx, o, s.Best, s.kept); err != nil {
+			if s.Began, err = t.pick(ctx, o, s); err != nil {
 				return 0, err
 			}
 		}
@@ -172,20 +172,20 @@ func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) 
 
 // pick tries rates, each a third of the one before it, and returns the one with the least held-out loss after TrialSteps, 0 if
 // none lowers it. The layers are as they were.
-func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*model.MLA) (float64, error) {
-	average, chosen := cloneAll(start), 0.0
+func (t *descent) pick(ctx context.Context, o Descent, s *trail) (float64, error) {
+	least, chosen := s.Best, 0.0
 	for rate := o.Rate; rate > o.Rate*leastRate; rate /= slowdown {
-		t.restart(start)
+		t.restart(s.kept)
 		loss := 0.0
 		for step := 0; step < TrialSteps && isFinite(loss); step++ {
 			var err error
 			if loss, err = t.step(ctx, o.Sequences, rate*schedule(step, o.Steps, o.Constant)); err != nil {
 				return 0, err
 			}
-			t.average(average, step+1)
+			t.average(s.average, step+1)
 			t.tell(false, step+1, loss)
 		}
-		now, err := t.look(average, TrialSteps, loss)
+		now, err := t.look(s.average, TrialSteps, loss)
 		if err != nil {
 			return 0, err
 		}
@@ -195,7 +195,7 @@ func (t *descent) pick(ctx context.Context, o Descent, least float64, start []*m
 			break
 		}
 	}
-	t.restart(start)
+	t.restart(s.kept)
 	return chosen, nil
 }
 
