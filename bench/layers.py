@@ -17,12 +17,15 @@ def compare(run):
 
     def ours(jobs):
         out = run.folder / "synthetic-mla"
-        seconds, result = wall([binary, "convert", source, "--out", out, "--force", "--quiet", "--json", "--calibration", "none", "--jobs", jobs, *shape])
+        shutil.rmtree(out, ignore_errors=True)  # before the clock: to replace an output is no part of a conversion
+        seconds, result = wall([binary, "convert", source, "--out", out, "--quiet", "--json", "--calibration", "none", "--jobs", jobs, *shape])
         return seconds, result
 
     def theirs(method):
         script = __file__.replace("layers.py", "datafree_numpy.py")
-        return wall([sys.executable, script, source, run.folder / "numpy.safetensors", "--method", method, *shape])
+        out = run.folder / "numpy.safetensors"
+        out.unlink(missing_ok=True)
+        return wall([sys.executable, script, source, out, "--method", method, *shape])
 
     sides = [lambda: ours(2), lambda: ours(1)] + [lambda m=m: theirs(m) for m in run.options.numpy_methods]
     two, one, *numpys = take_turns(run.options.rounds, *sides)

@@ -102,8 +102,9 @@ type counts struct {
 	window  float64
 	// sourceContext bounds the length of a text, in tokens.
 	sourceContext int
-	// fit, others, hold and measured are tokens: for the fits, for the descents alone, held out, and for the statistics.
-	fit, others, hold, measured float64
+	// fit, others, texts, hold and measured are tokens: for the fits, for the descents alone, for long texts alone, held out, and
+	// for the statistics.
+	fit, others, texts, hold, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
 	samples, batches, length float64
 }
@@ -131,9 +132,9 @@ func newCounts(p *Plan) *counts {
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
 	hold := heldOut(windows)
-	fit, others := c.options.Share((windows-hold)*window, window)
+	fit, others, texts := c.options.Share((windows-hold)*window, window)
 	c.sourceContext = m.Context
-	c.window, c.fit, c.others, c.hold = float64(window), float64(fit), float64(others), float64(hold*window)
+	c.window, c.fit, c.others, c.texts, c.hold = float64(window), float64(fit), float64(others), float64(texts), float64(hold*window)
 	c.measured = min(c.fit, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
 }
@@ -559,7 +560,7 @@ func (c *counts) correction(o *calibrate.Distill) bench.Work {
 	check := bench.Sum(forward, divergence).Times(c.hold)
 	w := bench.Sum(step.Times(steps), check.Times(checks))
 	if o.Windows > 1 {
-		w.Add(cmp.Or(c.others, c.fit)+c.hold, source)
+		w.Add(cmp.Or(c.others, c.fit)+c.texts+c.hold, source)
 	}
 	return w
 }

@@ -137,8 +137,8 @@ func (m *phaseMemory) bytes() int64 {
 }
 
 // calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out, s
-// those of the descents and those held out, s' those of the descents that no layer is fitted to, d the hidden width, H heads of
-// width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r latent rows, c factorizations, f the
+// those of the descents, or of their long texts, and those held out, s' those of the descents that no layer is fitted to, d the hidden
+// width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r latent rows, c factorizations, f the
 // width of the MLP, v the vocabulary, L layers of a weights each,
 //
 //	sampling    the caches of the sequences side by side, their logits; all of the source's weights
@@ -169,7 +169,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	d, l := int64(m.Hidden), int64(m.Layers)
 	held := heldOut(windows) * window
-	fitTokens, otherTokens := o.Share(windows*window-held, window)
+	fitTokens, otherTokens, textTokens := o.Share(windows*window-held, window)
 	t, others := int64(fitTokens+held), int64(otherTokens)
 	see := t
 	if others > 0 {
@@ -248,6 +248,10 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	for _, correction := range o.Distill {
 		length, _ := correction.Texts(window, m.Context)
 		ends := (l + int64(o.Polish.Layers) - 1) / int64(o.Polish.Layers)
+		see := see
+		if correction.Windows > 1 {
+			see += int64(textTokens)
+		}
 		phase("correcting", l, 4*(6*l*a+(1+ends)*see*d+passes(int64(length), l))+logits+forward)
 	}
 	return out

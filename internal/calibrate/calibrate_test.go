@@ -324,12 +324,82 @@ func TestFitsAndDescentsShareTokens(t *testing.T) {
 	if !slices.Equal(r.train.batch.IDs, slices.Concat(sequences[fit:cut]...)) {
 		t.Error("the descents see other sequences than those that follow")
 	}
-	if n, m := o.Share(cut*each, each); n != r.fit.batch.Tokens() || m != r.train.batch.Tokens() {
+	if n, m, _ := o.Share(cut*each, each); n != r.fit.batch.Tokens() || m != r.train.batch.Tokens() {
 		t.Errorf("a share of %d and %d tokens, but %d and %d", n, m, r.fit.batch.Tokens(), r.train.batch.Tokens())
 	}
 	o.FitTokens = cut * each
-	if n, m := o.Share(cut*each, each); n != cut*each || m != 0 {
+	if n, m, _ := o.Share(cut*each, each); n != cut*each || m != 0 {
 		t.Errorf("%d and %d other tokens of %d", n, m, cut*each)
+	}
+}
+
+// TestLongTextsHaveTokensOfTheirOwn: of what the fits leave, long texts alone have the second half, where it is large enough.
+func TestLongTextsHaveTokensOfTheirOwn(t *testing.T) {
+	net, a := network(t, nil)
+	const each, fit = 40, 3
+	for _, c := range []struct {
+		windows, wantTrain, wantTexts int
+		long                          bool
+	}{
+		{15, 6, 6, true},
+		{16, 7, 6, true},
+		{15, 12, 0, false},
+		{14, 11, 0, true},
+	} {
+		o := testOptions(a)
+		o.FitTokens = fit * each
+		if o.Distill = []Distill{{}}; c.long {
+			o.Distill = append(o.Distill, Distill{Repetition: Repetition{Windows: 2}})
+		}
+		sequences := randomSequences(c.windows, each, net.Vocab)
+		r := &run{engine: blas.New(2), net: net, options: o}
+		if err := r.begin(model.NewBatch(sequences), model.NewBatch(sequences[:1])); err != nil {
+			t.Fatal(err)
+		}
+		n, m, l := o.Share(c.windows*each, each)
+		if n != fit*each || m != c.wantTrain*each || l != c.wantTexts*each {
+			t.Errorf("%d windows: shares of %d, %d and %d tokens", c.windows, n, m, l)
+		}
+		if want := slices.Concat(sequences[fit : fit+c.wantTrain]...); !slices.Equal(r.train.batch.IDs, want) {
+			t.Errorf("%d windows: descents see others than the %d behind the fits", c.windows, c.wantTrain)
+		}
+		if (r.texts != nil) != (l > 0) || l > 0 && !slices.Equal(r.texts.IDs, slices.Concat(sequences[fit:]...)) {
+			t.Errorf("%d windows: long texts are not of all behind the fits", c.windows)
+		}
+	}
+}
+
+// TestLongTextsSeeTheirTokensAlone: the windows that only long texts are made of change their correction and nothing before it.
+func TestLongTextsSeeTheirTokensAlone(t *testing.T) {
+	net, a := network(t, nil)
+	const each, windows, texts = 40, 15, 6
+	o := testOptions(a)
+	o.FitTokens = 3 * each
+	o.Distill = []Distill{
+		{Descent: Descent{Steps: 2, Sequences: 3, Rate: 1e-3}, Matching: 1},
+		{Descent: Descent{Steps: 5, Sequences: 4, Rate: 1e-3}, Matching: 1, Repetition: Repetition{Windows: 2}},
+	}
+	sequences := randomSequences(windows+texts+o.HoldOut, each, net.Vocab)
+	steps := func(late [][]int) (before, long []Step) {
+		o.Progress = func(s Step) {
+			switch s.Name {
+			case "distill long":
+				long = append(long, s)
+			case "held-out distill long":
+			default:
+				before = append(before, s)
+			}
+		}
+		calibrated(t, net, 2, slices.Concat(sequences[:windows-texts], late, sequences[windows+texts:]), o)
+		return before, long
+	}
+	before, long := steps(sequences[windows-texts : windows])
+	otherBefore, otherLong := steps(sequences[windows : windows+texts])
+	if len(before) == 0 || !reflect.DeepEqual(before, otherBefore) {
+		t.Errorf("steps before the long texts saw their windows: %v and %v", before, otherBefore)
+	}
+	if len(long) == 0 || reflect.DeepEqual(long, otherLong) {
+		t.Errorf("steps in long texts did not see their windows: %v and %v", long, otherLong)
 	}
 }
 

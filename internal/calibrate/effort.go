@@ -28,11 +28,11 @@ const (
 )
 
 // DefaultTokens is how many calibration tokens an effort uses. The refit of a layer needs tens of thousands; the descents
-// need others, and more of them the longer they go on.
+// need others, and more of them the longer they go on, and the correction in long texts others again.
 func DefaultTokens(effort Effort) int {
 	switch effort {
 	case Best:
-		return 163840
+		return 286720
 	}
 	return 40960
 }

@@ -1,6 +1,7 @@
 package calibrate
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mlaconvert/mlaconvert/mla"
@@ -16,7 +17,7 @@ type Options struct {
 	// HoldOut is how many of the sequences (the last ones) are kept from every fit and decide every choice.
 	HoldOut int
 	// FitTokens bounds the tokens that the layers are fitted and refit to, where there are twice as many or more: the descents
-	// see the others, which nothing was fitted to. At 0 they see the same.
+	// see the others, which nothing was fitted to (see [Options.Share]). At 0 they see the same.
 	FitTokens int
 	// StatisticsTokens bounds the tokens that the second moments are taken from.
 	StatisticsTokens int
@@ -39,13 +40,19 @@ type Options struct {
 }
 
 // Share is how so many tokens that are not held out, in windows of the given length, are shared: those that layers are fitted
-// to, and others that the descents see. Without others, they see those of the fits.
-func (o *Options) Share(tokens, window int) (fit, others int) {
+// to, others that the descents see, and half of these others for a correction in long texts alone, which sees them all, where that
+// is twice FitTokens or more. Without others, the descents see those of the fits.
+func (o *Options) Share(tokens, window int) (fit, descents, texts int) {
 	if o.FitTokens == 0 || tokens < 2*o.FitTokens {
-		return tokens, 0
+		return tokens, 0, 0
 	}
 	fit = max(window, o.FitTokens/window*window)
-	return fit, tokens - fit
+	descents = tokens - fit
+	long := slices.ContainsFunc(o.Distill, func(d Distill) bool { return d.Windows > 1 })
+	if half := descents / 2 / window * window; long && half >= 2*o.FitTokens {
+		texts = half
+	}
+	return fit, descents - texts, texts
 }
 
 // Descent configures a gradient descent; zero Steps leave it out.

@@ -46,7 +46,8 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 }
 
 // correct moves all layers down the gradient of the divergence of the logits together with that of the drift. train and hold are
-// the source's streams over the windows, behind the layers where the drift counts. So many corrections are done already.
+// the source's streams over the windows, behind the layers where the drift counts. Long texts are made of more windows, if there
+// are more. So many corrections are done already.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerReport, done int, train, hold [][]float32) error {
 	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
 		*s = &streams{batch: (*s).batch} // no more needed
@@ -65,6 +66,9 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 		name := "distill"
 		if o.Windows > 1 {
 			name = "distill long"
+			if r.texts != nil {
+				see.batch = *r.texts
+			}
 			for _, c := range []**course{&see, &decide} {
 				var err error
 				if *c, err = r.lengthened(ctx, o.Repetition, *c); err != nil {

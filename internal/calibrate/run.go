@@ -37,6 +37,8 @@ type run struct {
 	options Options
 	// fit is what layers are fitted to, train what descents see, the same or other tokens, hold decides.
 	fit, train, hold *streams
+	// texts are the windows of which long texts are made, those of train and more, if there are more.
+	texts *model.Batch
 	// rate is the learning rate that the polish of the first layers chose for that of the others.
 	rate  float64
 	shelf Shelf
@@ -169,25 +171,35 @@ func (r *run) starts() starts {
 	return s
 }
 
-// begin lays the sequences that are not held out down for the fits and for the descents, and looks for the shelf.
+// begin lays the sequences that are not held out down for the fits, for the descents and for long texts, and looks for the shelf.
 func (r *run) begin(see, hold model.Batch) (err error) {
 	r.shelf = orNowhere(r.options.Shelf)
-	fit := see
-	_, others := r.options.Share(see.Tokens(), see.Longest())
+	_, others, texts := r.options.Share(see.Tokens(), see.Longest())
+	var train model.Batch
 	if others > 0 {
-		part, _ := statisticsPart(&see, r.options.FitTokens)
-		fit, see = part, see.Slice(part.Sequences(), see.Sequences())
+		see, train = divide(&see, r.options.FitTokens)
 	}
-	if r.fit, err = newStreams(r.net, fit); err != nil {
+	if texts > 0 {
+		all := train
+		train, _ = divide(&all, others)
+		r.texts = &all
+	}
+	if r.fit, err = newStreams(r.net, see); err != nil {
 		return err
 	}
 	if r.train = r.fit; others > 0 {
-		if r.train, err = newStreams(r.net, see); err != nil {
+		if r.train, err = newStreams(r.net, train); err != nil {
 			return err
 		}
 	}
 	r.hold, err = newStreams(r.net, hold)
 	return err
+}
+
+// divide splits the leading sequences of a batch, of at most so many tokens but one at least, from the others.
+func divide(b *model.Batch, tokens int) (leading, others model.Batch) {
+	leading, _ = statisticsPart(b, tokens)
+	return leading, b.Slice(leading.Sequences(), b.Sequences())
 }
 
 // separate says that the descents see other tokens than the fits.
