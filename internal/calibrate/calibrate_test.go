@@ -426,8 +426,8 @@ func TestDescentStreamsFollow(t *testing.T) {
 		}
 	}
 	for layer := range net.Layers {
-		var a *model.MLA
-		if err := r.layer(layer, &a, new(LayerReport)); err != nil {
+		a, _, err := r.layer(layer)
+		if err != nil {
 			t.Fatal(err)
 		}
 		layers, behind = append(layers, a), append(behind, slices.Clone(r.train.source))

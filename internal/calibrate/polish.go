@@ -59,10 +59,8 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 			return err
 		}
 	}
-	for i, o := range r.options.Distill {
-		if i < done {
-			continue
-		}
+	for i, o := range r.options.Distill[done:] {
+		number := done + i + 1
 		name := "distill"
 		if o.Windows > 1 {
 			name = "distill long"
@@ -81,14 +79,14 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 			return err
 		}
 		t.matching, t.logits, t.recompute, t.tell = o.Matching, true, r.options.Recompute, r.teller(name, 0, o.Steps)
-		t.keepsAs(r, correctingName(i+1))
+		t.keepsAs(r, correctingName(number))
 		_, o.Sequences = o.Texts(r.train.batch.Longest(), r.net.Context)
 		_, err = t.run(ctx, o.Descent, false, r.options.Seed)
 		t.close()
 		if err != nil {
 			return err
 		}
-		if err := r.keepCorrected(i+1, layers, reports); err != nil {
+		if err := r.keepCorrected(number, layers, reports); err != nil {
 			return err
 		}
 	}

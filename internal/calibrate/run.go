@@ -136,11 +136,13 @@ func (r *run) fitGroup(ctx context.Context, g *group, done bool) error {
 			return err
 		}
 		layer := g.first + i
-		fit := r.layer
+		var err error
 		if done {
-			fit = r.skip
+			err = r.skip(layer, g.layers[i])
+		} else {
+			g.layers[i], g.reports[i], err = r.layer(layer)
 		}
-		if err := fit(layer, &g.layers[i], &g.reports[i]); err != nil {
+		if err != nil {
 			return fmt.Errorf("layer %d: %w", layer, err)
 		}
 		if polishes || len(r.options.Distill) > 0 {
@@ -258,20 +260,20 @@ func newStreams(net *model.Network, b model.Batch) (*streams, error) {
 
 // skip moves both streams past a layer that is converted already, each set in the way that it went then: sums in another order
 // would make other streams.
-func (r *run) skip(layer int, to **model.MLA, _ *LayerReport) error {
+func (r *run) skip(layer int, a *model.MLA) error {
 	block, err := r.net.Block(layer)
 	if err != nil {
 		return err
 	}
 	defer block.Close()
 	if r.options.Polish.Steps > 0 {
-		r.fit.pass(r.engine, block, *to)
+		r.fit.pass(r.engine, block, a)
 	} else {
-		r.follow(block, *to, r.fit)
+		r.follow(block, a, r.fit)
 	}
-	r.follow(block, *to, r.hold)
+	r.follow(block, a, r.hold)
 	if r.separate() {
-		r.train.pass(r.engine, block, *to)
+		r.train.pass(r.engine, block, a)
 	}
 	return nil
 }
@@ -285,28 +287,27 @@ func (r *run) follow(block *model.Block, a *model.MLA, s *streams) *layerData {
 }
 
 // layer converts one layer and moves both streams past it.
-func (r *run) layer(layer int, to **model.MLA, report *LayerReport) error {
+func (r *run) layer(layer int) (*model.MLA, LayerReport, error) {
+	report := LayerReport{Layer: layer}
 	block, err := r.net.Block(layer)
 	if err != nil {
-		return err
+		return nil, report, err
 	}
 	defer block.Close()
 	source, ok := block.Attention.(*model.GQA)
 	if !ok {
-		return fmt.Errorf("attention is %T, want a source's", block.Attention)
+		return nil, report, fmt.Errorf("attention is %T, want a source's", block.Attention)
 	}
 	fit, hold := r.data(block, r.fit), r.data(block, r.hold)
-	*report = LayerReport{Layer: layer}
-
-	a, err := r.choose(source, fit, hold, report)
+	a, err := r.choose(source, fit, hold, &report)
 	if err != nil {
-		return err
+		return nil, report, err
 	}
 	r.attend(a, fit, hold)
 	report.Start = relativeError(hold.converted, hold.target, hold.weights)
 	report.Refit = report.Start
-	if err := r.refit(a, fit, hold, report); err != nil {
-		return err
+	if err := r.refit(a, fit, hold, &report); err != nil {
+		return nil, report, err
 	}
 	report.Polish = report.Refit
 	r.advance(block, r.fit, fit)
@@ -315,8 +316,7 @@ func (r *run) layer(layer int, to **model.MLA, report *LayerReport) error {
 		r.train.pass(r.engine, block, a)
 	}
 	report.Drift = r.hold.drift(block.Hidden)
-	*to = a
-	return nil
+	return a, report, nil
 }
 
 // data prepares a layer's inputs and targets.

@@ -155,7 +155,7 @@ func (t *descent) keep(s *trail) error {
 		if err := to.Encode(&u); err != nil {
 			return err
 		}
-		return t.state(s, func(a *model.MLA) error { return a.EncodeWeights(to) }, func(v []float32) error { return model.EncodeValues(to, v) })
+		return t.state(s, func(v []float32) error { return model.EncodeValues(to, v) })
 	})
 }
 
@@ -178,20 +178,20 @@ func (t *descent) recall(s *trail) (bool, error) {
 		if err := t.source.UnmarshalBinary(u.Random); err != nil {
 			return err
 		}
-		return t.state(s, func(a *model.MLA) error { return a.DecodeWeights(from) }, func(v []float32) error { return model.DecodeValues(from, v) })
+		return t.state(s, func(v []float32) error { return model.DecodeValues(from, v) })
 	})
 }
 
-// state calls weights and values with everything that makes out the state of the descent, always in the same order.
-func (t *descent) state(s *trail, weights func(*model.MLA) error, values func([]float32) error) error {
+// state calls f with all values that make out the state of the descent, always in the same order.
+func (t *descent) state(s *trail, f func([]float32) error) error {
 	for i, o := range t.optimizers {
 		for _, a := range []*model.MLA{t.layers[i], s.kept[i], s.average[i]} {
-			if err := weights(a); err != nil {
+			if err := a.EachWeight(f); err != nil {
 				return err
 			}
 		}
 		for _, v := range o.tensors {
-			if err := errors.Join(values(v.first), values(v.second)); err != nil {
+			if err := errors.Join(f(v.first), f(v.second)); err != nil {
 				return err
 			}
 		}

@@ -27,16 +27,14 @@ func (w *Writer) keptPath(name string) string { return filepath.Join(w.staging, 
 // name is replaced. On error that stays. An error of Kind NoSpace also says that the disk would have no space left for the
 // files of the output; it is no reason to end the work.
 func (w *Writer) Keep(name string, write func(io.Writer) error) (err error) {
+	if err := w.checkFileName(name); err != nil {
+		return err
+	}
 	w.mu.Lock()
-	closed, failed := w.closed, w.failed
+	failed := w.failed
 	w.mu.Unlock()
-	switch {
-	case closed:
-		return errClosed
-	case failed != nil:
+	if failed != nil {
 		return failed
-	case name == "." || name != filepath.Base(name) || !filepath.IsLocal(name):
-		return fmt.Errorf("%s: expected a plain file name", oneLine(name))
 	}
 	path := w.keptPath(name)
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -91,18 +89,19 @@ func (w *Writer) Kept(name string, read func(io.Reader) error) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	size, sum := info.Size()-keptSumSize, crc32.New(castagnoli)
+	size := info.Size() - keptSumSize
 	if size < 0 {
 		return false, nil
 	}
 	var want [keptSumSize]byte
-	if _, err := io.CopyN(sum, f, size); err != nil {
+	sum, err := sumOf(f, 0, size)
+	if err == nil {
+		_, err = f.ReadAt(want[:], size)
+	}
+	if err != nil {
 		return false, fmt.Errorf("%s: read: %w", path, cause(err))
 	}
-	if _, err := io.ReadFull(f, want[:]); err != nil {
-		return false, fmt.Errorf("%s: read: %w", path, cause(err))
-	}
-	if sum.Sum32() != binary.LittleEndian.Uint32(want[:]) {
+	if sum != binary.LittleEndian.Uint32(want[:]) {
 		return false, nil
 	}
 	if err := read(bufio.NewReaderSize(io.NewSectionReader(f, 0, size), chunkBytes)); err != nil {

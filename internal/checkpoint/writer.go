@@ -290,15 +290,20 @@ func (w *Writer) recover(units []journalUnit) error {
 
 func (w *Writer) sumOnDisk(p place) (uint32, error) {
 	t := &w.layout.Shards[p.shard].Tensors[p.tensor]
-	var sum uint32
-	err := eachChunk(readAtData{f: w.files[p.shard]}, t.Offset, t.Size, func(_ int64, b []byte) error {
-		sum = crc32.Update(sum, castagnoli, b)
-		return nil
-	})
+	sum, err := sumOf(w.files[p.shard], t.Offset, t.Size)
 	if err != nil {
 		return 0, fmt.Errorf("%s: tensor %s: %w", w.shardPath(p.shard), oneLine(t.Name), err)
 	}
 	return sum, nil
+}
+
+// sumOf is the CRC-32C of a part of a file.
+func sumOf(f *os.File, offset, size int64) (sum uint32, err error) {
+	err = eachChunk(readAtData{f: f}, offset, size, func(_ int64, b []byte) error {
+		sum = crc32.Update(sum, castagnoli, b)
+		return nil
+	})
+	return sum, err
 }
 
 // pen writes the bytes of one tensor from front to back.

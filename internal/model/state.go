@@ -22,7 +22,7 @@ func (a *MLA) Encode(to *gob.Encoder) error {
 	if err := to.Encode(&s); err != nil {
 		return err
 	}
-	return a.EncodeWeights(to)
+	return a.EachWeight(func(v []float32) error { return EncodeValues(to, v) })
 }
 
 // DecodeMLA reads what [MLA.Encode] wrote.
@@ -36,23 +36,13 @@ func DecodeMLA(from *gob.Decoder) (*MLA, error) {
 			*v = make([]float32, s.Sizes[i])
 		}
 	}
-	return &s.MLA, s.MLA.DecodeWeights(from)
+	return &s.MLA, s.MLA.EachWeight(func(v []float32) error { return DecodeValues(from, v) })
 }
 
-// EncodeWeights writes the float32 weights alone, for [MLA.DecodeWeights] of an attention of the same shape.
-func (a *MLA) EncodeWeights(to *gob.Encoder) error {
+// EachWeight calls f with the values of each float32 weight, always in the same order, as far as it returns no error.
+func (a *MLA) EachWeight(f func([]float32) error) error {
 	for _, v := range a.learned() {
-		if err := EncodeValues(to, *v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// DecodeWeights sets the float32 weights to what [MLA.EncodeWeights] wrote.
-func (a *MLA) DecodeWeights(from *gob.Decoder) error {
-	for _, v := range a.learned() {
-		if err := DecodeValues(from, *v); err != nil {
+		if err := f(*v); err != nil {
 			return err
 		}
 	}
