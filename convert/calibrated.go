@@ -36,8 +36,7 @@ type shelf struct{ *checkpoint.Writer }
 
 func (s shelf) Keep(name string, write func(io.Writer) error) error {
 	err := s.Writer.Keep(name, write)
-	var full *checkpoint.Error
-	if errors.As(err, &full) && full.Kind == checkpoint.NoSpace {
+	if diskFull(err) {
 		return nil
 	}
 	return err

@@ -121,9 +121,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 		if r.unidentified != nil && ctx.Err() == nil {
 			err = r.unidentified
 		}
-		var full *checkpoint.Error
-		noSpace := errors.As(err, &full) && full.Kind == checkpoint.NoSpace
-		keep := o.Resume || (r.units > 0 || w.Keeps()) && (ctx.Err() != nil || noSpace)
+		keep := o.Resume || (r.units > 0 || w.Keeps()) && (ctx.Err() != nil || diskFull(err))
 		err = interruption(ctx, err, &Interrupted{Done: r.done, Layers: p.Source.Layers, Kept: keep})
 		err = errors.Join(err, w.Abort(keep))
 	}()
@@ -171,6 +169,12 @@ func checkOutput(o RunOptions) error {
 		return nil
 	}
 	return &checkpoint.Error{Kind: checkpoint.Exists, File: o.Out, Got: "exists already", Hint: "replace it with --force, or choose another output with --out"}
+}
+
+// diskFull says that err is the disk's having no space left.
+func diskFull(err error) bool {
+	var e *checkpoint.Error
+	return errors.As(err, &e) && e.Kind == checkpoint.NoSpace
 }
 
 // interruption returns i in place of err if the context is what ended the run.
