@@ -69,25 +69,25 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode is one step of two layers and the output head, for sequences side by side, with 256 tokens in the cache.
+// BenchmarkDecode is one step of two layers and the output head, for sequences side by side, with as many tokens in the
+// cache.
 func BenchmarkDecode(b *testing.B) {
-	const position = 256
 	net, e := benchmarkNetwork(b), blas.New(0)
-	for _, sequences := range []int{1, 8, 48} {
-		b.Run(fmt.Sprint(sequences), func(b *testing.B) {
-			d, err := NewDecoder(e, net, sequences, position+1)
+	for _, s := range []struct{ sequences, position int }{{1, 256}, {8, 256}, {48, 256}, {40, 1024}} {
+		b.Run(fmt.Sprintf("%dx%d", s.sequences, s.position), func(b *testing.B) {
+			d, err := NewDecoder(e, net, s.sequences, s.position+1)
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer d.Close()
-			ids := make([]int, sequences)
+			ids := make([]int, s.sequences)
 			for b.Loop() {
-				d.length = position
+				d.length = s.position
 				if _, err := d.Step(ids); err != nil {
 					b.Fatal(err)
 				}
 			}
-			reportTokens(b, sequences)
+			reportTokens(b, s.sequences)
 		})
 	}
 }

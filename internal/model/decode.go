@@ -15,7 +15,7 @@ type Decoder struct {
 	engine *blas.Engine
 	blocks []*Block
 	turn   *rotations
-	// keys and values of a layer are [sequence, position, KVHeads*HeadDim].
+	// keys and values of a layer are [sequence, KVHead, position, HeadDim]: what a head reads lies together.
 	keys, values       [][]float32
 	sequences, context int
 	length             int
@@ -95,29 +95,26 @@ func (d *Decoder) attend(layer int, a *GQA, batch *Batch, h, y []float32) {
 	out := make([]float32, n*a.O.In)
 	length := d.length + 1
 	keys, values := d.keys[layer], d.values[layer]
-	width := a.K.Out
+	w := a.HeadDim
 	d.engine.For(n, func(s int) {
-		first := s * d.context * width
-		at := first + d.length*width
-		q, k := p.Q[s*a.Q.Out:(s+1)*a.Q.Out], p.K[s*width:(s+1)*width]
-		for i := 0; i < len(q); i += a.HeadDim {
+		q, k, v := p.Q[s*a.Q.Out:(s+1)*a.Q.Out], p.K[s*a.K.Out:(s+1)*a.K.Out], p.V[s*a.V.Out:(s+1)*a.V.Out]
+		for i := 0; i < len(q); i += w {
 			d.turn.halves(q[i:], d.length)
 		}
-		for i := 0; i < len(k); i += a.HeadDim {
-			d.turn.halves(k[i:], d.length)
-		}
-		copy(keys[at:at+width], k)
-		copy(values[at:at+width], p.V[s*width:(s+1)*width])
 		group := a.Heads / a.KVHeads
 		weights := scores.get(group * length)
 		defer scores.put(weights)
 		for g := range a.KVHeads {
-			of, from := g*group*a.HeadDim, first+g*a.HeadDim
-			serial.Sgemm(false, true, group, length, a.HeadDim, scaleFor(a.HeadDim), q[of:], a.HeadDim, keys[from:], width, 0, weights, length)
+			d.turn.halves(k[g*w:], d.length)
+			first := (s*a.KVHeads + g) * d.context * w
+			copy(keys[first+d.length*w:], k[g*w:(g+1)*w])
+			copy(values[first+d.length*w:], v[g*w:(g+1)*w])
+			of := g * group * w
+			serial.Sgemm(false, true, group, length, w, scaleFor(w), q[of:], w, keys[first:], w, 0, weights, length)
 			for i := range group {
 				vec.Softmax(weights[i*length : (i+1)*length])
 			}
-			serial.Sgemm(false, false, group, a.HeadDim, length, 1, weights, length, values[from:], width, 0, out[s*a.O.In+of:], a.HeadDim)
+			serial.Sgemm(false, false, group, w, length, 1, weights, length, values[first:], w, 0, out[s*a.O.In+of:], w)
 		}
 	})
 	a.O.Apply(d.engine, n, out, a.O.In, 0, y, d.net.Hidden)
