@@ -4,112 +4,112 @@
 
 package blas
 
-// microF32AVX2x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x1x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x1x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x1x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x2x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x2x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x2x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x4x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x4x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x4x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x6x1 computes C = alpha*A*B + beta*C for a tile of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x6x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x6x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
 // directF32AVX2x6x1 is microF32AVX2x6x1 with rows of A that lie aStride bytes apart.
 //
 //go:noescape
-func directF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func directF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x1x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x2x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x4x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x8x1 computes C = alpha*A*B + beta*C for a tile of 8 rows and 16 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x8x1 computes C = alpha*A*B + beta*C for a tile of 8 rows and 16 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x8x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX2x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x1x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x1x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x1x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x2x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x2x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x2x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x4x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x4x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x4x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX2x6x2 computes C = alpha*A*B + beta*C for a tile of 6 rows and 16 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX2x6x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 6 rows and 16 columns. A is packed, 6 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF32AVX2x6x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func microF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
 // directF32AVX2x6x2 is microF32AVX2x6x2 with rows of A that lie aStride bytes apart.
 //
 //go:noescape
-func directF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+func directF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 
-// microF32AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 32 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 32 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x1x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 32 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 32 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x2x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 32 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 32 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x4x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x8x2 computes C = alpha*A*B + beta*C for a tile of 8 rows and 32 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x8x2 computes C = alpha*A*B + beta*C for a tile of 8 rows and 32 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x8x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 48 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 48 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x1x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 48 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 48 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x2x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 48 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 48 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x4x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
 
-// microF32AVX512x8x3 computes C = alpha*A*B + beta*C for a tile of 8 rows and 48 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF32AVX512x8x3 computes C = alpha*A*B + beta*C for a tile of 8 rows and 48 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF32AVX512x8x3(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
@@ -134,112 +134,112 @@ func dotF32AVX512x2(blocks int, a *float32, aStride int, b *float32, bStride int
 //go:noescape
 func dotF32AVX512x4(blocks int, a *float32, aStride int, b *float32, bStride int, out *float32)
 
-// microF64AVX2x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 4 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x1x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 1 rows and 4 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x1x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x1x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 4 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x2x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 2 rows and 4 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x2x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x2x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 4 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x4x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 4 rows and 4 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x4x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x4x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x6x1 computes C = alpha*A*B + beta*C for a tile of 6 rows and 4 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x6x1 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 6 rows and 4 columns. A is packed, 6 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x6x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
 // directF64AVX2x6x1 is microF64AVX2x6x1 with rows of A that lie aStride bytes apart.
 //
 //go:noescape
-func directF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func directF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x1x1 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x1x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x2x1 computes C = alpha*A*B + beta*C for a tile of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x2x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x4x1 computes C = alpha*A*B + beta*C for a tile of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x4x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x8x1 computes C = alpha*A*B + beta*C for a tile of 8 rows and 8 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x8x1 computes C = alpha*A*B + beta*C for a tile of 8 rows and 8 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x8x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX2x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x1x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 1 rows and 8 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x1x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x1x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x2x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 2 rows and 8 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x2x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x2x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x4x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 4 rows and 8 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x4x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x4x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX2x6x2 computes C = alpha*A*B + beta*C for a tile of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX2x6x2 computes C = alpha*A*B + beta*C for tiles side by side, whose panels of B lie bNext bytes apart, of 6 rows and 8 columns. A is packed, 6 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
-func microF64AVX2x6x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func microF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
 // directF64AVX2x6x2 is microF64AVX2x6x2 with rows of A that lie aStride bytes apart.
 //
 //go:noescape
-func directF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+func directF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 
-// microF64AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x1x2 computes C = alpha*A*B + beta*C for a tile of 1 rows and 16 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x1x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x2x2 computes C = alpha*A*B + beta*C for a tile of 2 rows and 16 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x2x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x4x2 computes C = alpha*A*B + beta*C for a tile of 4 rows and 16 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x4x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x8x2 computes C = alpha*A*B + beta*C for a tile of 8 rows and 16 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x8x2 computes C = alpha*A*B + beta*C for a tile of 8 rows and 16 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x8x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 24 columns. A is packed, 1 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x1x3 computes C = alpha*A*B + beta*C for a tile of 1 rows and 24 columns. A is packed, 1 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x1x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 24 columns. A is packed, 2 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x2x3 computes C = alpha*A*B + beta*C for a tile of 2 rows and 24 columns. A is packed, 2 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x2x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 24 columns. A is packed, 4 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x4x3 computes C = alpha*A*B + beta*C for a tile of 4 rows and 24 columns. A is packed, 4 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x4x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
 
-// microF64AVX512x8x3 computes C = alpha*A*B + beta*C for a tile of 8 rows and 24 columns. A is packed, 8 elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.
+// microF64AVX512x8x3 computes C = alpha*A*B + beta*C for a tile of 8 rows and 24 columns. A is packed, 8 elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.
 //
 //go:noescape
 func microF64AVX512x8x3(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)

@@ -4,15 +4,16 @@
 
 #include "textflag.h"
 
-// func microF32AVX2x1x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x1x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x1x1(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x1x1(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, DI
 	PREFETCHT0 (DI)
 	VXORPS     Y0, Y0, Y0
@@ -63,32 +64,40 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y1
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y1
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y2
+	VBROADCASTSS beta+76(FP), Y2
 	VMULPS       (SI), Y2, Y2
 	VFMADD231PS  Y1, Y0, Y2
 	VMOVUPS      Y2, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y1, Y0, Y0
 	VMOVUPS Y0, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x2x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x2x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x2x1(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x2x1(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -152,11 +161,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y2
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y2
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y3
+	VBROADCASTSS beta+76(FP), Y3
 	VMULPS       (SI), Y3, Y4
 	VFMADD231PS  Y2, Y0, Y4
 	VMOVUPS      Y4, (SI)
@@ -164,8 +173,7 @@ store:
 	VMULPS       (SI), Y3, Y0
 	VFMADD231PS  Y2, Y1, Y0
 	VMOVUPS      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y2, Y0, Y0
@@ -173,18 +181,27 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPS  Y2, Y1, Y1
 	VMOVUPS Y1, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x4x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x4x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x4x1(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x4x1(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -274,11 +291,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y4
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y4
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y5
+	VBROADCASTSS beta+76(FP), Y5
 	VMULPS       (SI), Y5, Y6
 	VFMADD231PS  Y4, Y0, Y6
 	VMOVUPS      Y6, (SI)
@@ -294,8 +311,7 @@ store:
 	VMULPS       (SI), Y5, Y0
 	VFMADD231PS  Y4, Y3, Y0
 	VMOVUPS      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y4, Y0, Y0
@@ -309,18 +325,27 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPS  Y4, Y3, Y3
 	VMOVUPS Y3, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x6x1(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x6x1(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x6x1(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -437,11 +462,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y6
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y6
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y7
+	VBROADCASTSS beta+76(FP), Y7
 	VMULPS       (SI), Y7, Y8
 	VFMADD231PS  Y6, Y0, Y8
 	VMOVUPS      Y8, (SI)
@@ -465,8 +490,7 @@ store:
 	VMULPS       (SI), Y7, Y0
 	VFMADD231PS  Y6, Y5, Y0
 	VMOVUPS      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y6, Y0, Y0
@@ -486,12 +510,21 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPS  Y6, Y5, Y5
 	VMOVUPS Y5, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func directF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func directF32AVX2x6x1(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·directF32AVX2x6x1(SB), NOSPLIT, $0-64
+TEXT ·directF32AVX2x6x1(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
 	MOVQ       aStride+16(FP), DX
@@ -499,8 +532,8 @@ TEXT ·directF32AVX2x6x1(SB), NOSPLIT, $0-64
 	ADDQ       DX, BX
 	MOVQ       b+24(FP), SI
 	MOVQ       bStride+32(FP), DI
-	MOVQ       c+40(FP), R8
-	MOVQ       cStride+48(FP), R9
+	MOVQ       c+48(FP), R8
+	MOVQ       cStride+56(FP), R9
 	MOVQ       R8, R10
 	PREFETCHT0 (R10)
 	ADDQ       R9, R10
@@ -616,11 +649,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+56(FP), Y6
-	MOVL         beta+60(FP), AX
+	VBROADCASTSS alpha+72(FP), Y6
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+60(FP), Y7
+	VBROADCASTSS beta+76(FP), Y7
 	VMULPS       (R8), Y7, Y8
 	VFMADD231PS  Y6, Y0, Y8
 	VMOVUPS      Y8, (R8)
@@ -644,8 +677,7 @@ store:
 	VMULPS       (R8), Y7, Y0
 	VFMADD231PS  Y6, Y5, Y0
 	VMOVUPS      Y0, (R8)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y6, Y0, Y0
@@ -665,6 +697,14 @@ overwrite:
 	ADDQ    R9, R8
 	VMULPS  Y6, Y5, Y5
 	VMOVUPS Y5, (R8)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
@@ -1193,15 +1233,16 @@ overwrite:
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x1x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x1x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x1x2(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x1x2(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, DI
 	PREFETCHT0 (DI)
 	VXORPS     Y0, Y0, Y0
@@ -1263,37 +1304,45 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y2
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y2
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y3
+	VBROADCASTSS beta+76(FP), Y3
 	VMULPS       (SI), Y3, Y4
 	VFMADD231PS  Y2, Y0, Y4
 	VMOVUPS      Y4, (SI)
 	VMULPS       32(SI), Y3, Y0
 	VFMADD231PS  Y2, Y1, Y0
 	VMOVUPS      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y2, Y0, Y0
 	VMOVUPS Y0, (SI)
 	VMULPS  Y2, Y1, Y1
 	VMOVUPS Y1, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x2x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x2x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x2x2(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x2x2(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -1374,11 +1423,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y4
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y4
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y5
+	VBROADCASTSS beta+76(FP), Y5
 	VMULPS       (SI), Y5, Y6
 	VFMADD231PS  Y4, Y0, Y6
 	VMOVUPS      Y6, (SI)
@@ -1392,8 +1441,7 @@ store:
 	VMULPS       32(SI), Y5, Y0
 	VFMADD231PS  Y4, Y3, Y0
 	VMOVUPS      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y4, Y0, Y0
@@ -1405,18 +1453,27 @@ overwrite:
 	VMOVUPS Y2, (SI)
 	VMULPS  Y4, Y3, Y3
 	VMOVUPS Y3, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x4x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x4x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x4x2(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x4x2(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -1535,11 +1592,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y8
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y8
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y9
+	VBROADCASTSS beta+76(FP), Y9
 	VMULPS       (SI), Y9, Y10
 	VFMADD231PS  Y8, Y0, Y10
 	VMOVUPS      Y10, (SI)
@@ -1567,8 +1624,7 @@ store:
 	VMULPS       32(SI), Y9, Y0
 	VFMADD231PS  Y8, Y7, Y0
 	VMOVUPS      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y8, Y0, Y0
@@ -1590,18 +1646,27 @@ overwrite:
 	VMOVUPS Y6, (SI)
 	VMULPS  Y8, Y7, Y7
 	VMOVUPS Y7, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF32AVX2x6x2(k int, a *float32, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func microF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF32AVX2x6x2(SB), NOSPLIT, $0-56
+TEXT ·microF32AVX2x6x2(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -1759,11 +1824,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+48(FP), Y12
-	MOVL         beta+52(FP), AX
+	VBROADCASTSS alpha+72(FP), Y12
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+52(FP), Y13
+	VBROADCASTSS beta+76(FP), Y13
 	VMULPS       (SI), Y13, Y14
 	VFMADD231PS  Y12, Y0, Y14
 	VMOVUPS      Y14, (SI)
@@ -1805,8 +1870,7 @@ store:
 	VMULPS       32(SI), Y13, Y0
 	VFMADD231PS  Y12, Y11, Y0
 	VMOVUPS      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y12, Y0, Y0
@@ -1838,12 +1902,21 @@ overwrite:
 	VMOVUPS Y10, (SI)
 	VMULPS  Y12, Y11, Y11
 	VMOVUPS Y11, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func directF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, c *float32, cStride int, alpha float32, beta float32)
+// func directF32AVX2x6x2(k int, a *float32, aStride int, b *float32, bStride int, bNext int, c *float32, cStride int, tiles int, alpha float32, beta float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·directF32AVX2x6x2(SB), NOSPLIT, $0-64
+TEXT ·directF32AVX2x6x2(SB), NOSPLIT, $0-80
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
 	MOVQ       aStride+16(FP), DX
@@ -1851,8 +1924,8 @@ TEXT ·directF32AVX2x6x2(SB), NOSPLIT, $0-64
 	ADDQ       DX, BX
 	MOVQ       b+24(FP), SI
 	MOVQ       bStride+32(FP), DI
-	MOVQ       c+40(FP), R8
-	MOVQ       cStride+48(FP), R9
+	MOVQ       c+48(FP), R8
+	MOVQ       cStride+56(FP), R9
 	MOVQ       R8, R10
 	PREFETCHT0 (R10)
 	ADDQ       R9, R10
@@ -2009,11 +2082,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSS alpha+56(FP), Y12
-	MOVL         beta+60(FP), AX
+	VBROADCASTSS alpha+72(FP), Y12
+	MOVL         beta+76(FP), AX
 	SHLL         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSS beta+60(FP), Y13
+	VBROADCASTSS beta+76(FP), Y13
 	VMULPS       (R8), Y13, Y14
 	VFMADD231PS  Y12, Y0, Y14
 	VMOVUPS      Y14, (R8)
@@ -2055,8 +2128,7 @@ store:
 	VMULPS       32(R8), Y13, Y0
 	VFMADD231PS  Y12, Y11, Y0
 	VMOVUPS      Y0, 32(R8)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPS  Y12, Y0, Y0
@@ -2088,6 +2160,14 @@ overwrite:
 	VMOVUPS Y10, (R8)
 	VMULPS  Y12, Y11, Y11
 	VMOVUPS Y11, 32(R8)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
@@ -4186,15 +4266,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x1x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x1x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x1x1(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x1x1(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, DI
 	PREFETCHT0 (DI)
 	VXORPS     Y0, Y0, Y0
@@ -4245,32 +4326,40 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y1
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y1
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y2
+	VBROADCASTSD beta+80(FP), Y2
 	VMULPD       (SI), Y2, Y2
 	VFMADD231PD  Y1, Y0, Y2
 	VMOVUPD      Y2, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y1, Y0, Y0
 	VMOVUPD Y0, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x2x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x2x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x2x1(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x2x1(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -4334,11 +4423,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y2
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y2
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y3
+	VBROADCASTSD beta+80(FP), Y3
 	VMULPD       (SI), Y3, Y4
 	VFMADD231PD  Y2, Y0, Y4
 	VMOVUPD      Y4, (SI)
@@ -4346,8 +4435,7 @@ store:
 	VMULPD       (SI), Y3, Y0
 	VFMADD231PD  Y2, Y1, Y0
 	VMOVUPD      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y2, Y0, Y0
@@ -4355,18 +4443,27 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPD  Y2, Y1, Y1
 	VMOVUPD Y1, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x4x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x4x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x4x1(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x4x1(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -4457,11 +4554,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y4
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y4
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y5
+	VBROADCASTSD beta+80(FP), Y5
 	VMULPD       (SI), Y5, Y6
 	VFMADD231PD  Y4, Y0, Y6
 	VMOVUPD      Y6, (SI)
@@ -4477,8 +4574,7 @@ store:
 	VMULPD       (SI), Y5, Y0
 	VFMADD231PD  Y4, Y3, Y0
 	VMOVUPD      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y4, Y0, Y0
@@ -4492,18 +4588,27 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPD  Y4, Y3, Y3
 	VMOVUPD Y3, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x6x1(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x6x1(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x6x1(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -4621,11 +4726,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y6
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y6
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y7
+	VBROADCASTSD beta+80(FP), Y7
 	VMULPD       (SI), Y7, Y8
 	VFMADD231PD  Y6, Y0, Y8
 	VMOVUPD      Y8, (SI)
@@ -4649,8 +4754,7 @@ store:
 	VMULPD       (SI), Y7, Y0
 	VFMADD231PD  Y6, Y5, Y0
 	VMOVUPD      Y0, (SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y6, Y0, Y0
@@ -4670,12 +4774,21 @@ overwrite:
 	ADDQ    DI, SI
 	VMULPD  Y6, Y5, Y5
 	VMOVUPD Y5, (SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func directF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func directF64AVX2x6x1(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·directF64AVX2x6x1(SB), NOSPLIT, $0-72
+TEXT ·directF64AVX2x6x1(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
 	MOVQ       aStride+16(FP), DX
@@ -4683,8 +4796,8 @@ TEXT ·directF64AVX2x6x1(SB), NOSPLIT, $0-72
 	ADDQ       DX, BX
 	MOVQ       b+24(FP), SI
 	MOVQ       bStride+32(FP), DI
-	MOVQ       c+40(FP), R8
-	MOVQ       cStride+48(FP), R9
+	MOVQ       c+48(FP), R8
+	MOVQ       cStride+56(FP), R9
 	MOVQ       R8, R10
 	PREFETCHT0 (R10)
 	ADDQ       R9, R10
@@ -4800,11 +4913,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+56(FP), Y6
-	MOVQ         beta+64(FP), AX
+	VBROADCASTSD alpha+72(FP), Y6
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+64(FP), Y7
+	VBROADCASTSD beta+80(FP), Y7
 	VMULPD       (R8), Y7, Y8
 	VFMADD231PD  Y6, Y0, Y8
 	VMOVUPD      Y8, (R8)
@@ -4828,8 +4941,7 @@ store:
 	VMULPD       (R8), Y7, Y0
 	VFMADD231PD  Y6, Y5, Y0
 	VMOVUPD      Y0, (R8)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y6, Y0, Y0
@@ -4849,6 +4961,14 @@ overwrite:
 	ADDQ    R9, R8
 	VMULPD  Y6, Y5, Y5
 	VMOVUPD Y5, (R8)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+32, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
@@ -5380,15 +5500,16 @@ overwrite:
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x1x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x1x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x1x2(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x1x2(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, DI
 	PREFETCHT0 (DI)
 	VXORPS     Y0, Y0, Y0
@@ -5450,37 +5571,45 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y2
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y2
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y3
+	VBROADCASTSD beta+80(FP), Y3
 	VMULPD       (SI), Y3, Y4
 	VFMADD231PD  Y2, Y0, Y4
 	VMOVUPD      Y4, (SI)
 	VMULPD       32(SI), Y3, Y0
 	VFMADD231PD  Y2, Y1, Y0
 	VMOVUPD      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y2, Y0, Y0
 	VMOVUPD Y0, (SI)
 	VMULPD  Y2, Y1, Y1
 	VMOVUPD Y1, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x2x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x2x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x2x2(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x2x2(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -5561,11 +5690,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y4
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y4
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y5
+	VBROADCASTSD beta+80(FP), Y5
 	VMULPD       (SI), Y5, Y6
 	VFMADD231PD  Y4, Y0, Y6
 	VMOVUPD      Y6, (SI)
@@ -5579,8 +5708,7 @@ store:
 	VMULPD       32(SI), Y5, Y0
 	VFMADD231PD  Y4, Y3, Y0
 	VMOVUPD      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y4, Y0, Y0
@@ -5592,18 +5720,27 @@ overwrite:
 	VMOVUPD Y2, (SI)
 	VMULPD  Y4, Y3, Y3
 	VMOVUPD Y3, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x4x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x4x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x4x2(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x4x2(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -5723,11 +5860,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y8
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y8
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y9
+	VBROADCASTSD beta+80(FP), Y9
 	VMULPD       (SI), Y9, Y10
 	VFMADD231PD  Y8, Y0, Y10
 	VMOVUPD      Y10, (SI)
@@ -5755,8 +5892,7 @@ store:
 	VMULPD       32(SI), Y9, Y0
 	VFMADD231PD  Y8, Y7, Y0
 	VMOVUPD      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y8, Y0, Y0
@@ -5778,18 +5914,27 @@ overwrite:
 	VMOVUPD Y6, (SI)
 	VMULPD  Y8, Y7, Y7
 	VMOVUPD Y7, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func microF64AVX2x6x2(k int, a *float64, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func microF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·microF64AVX2x6x2(SB), NOSPLIT, $0-64
+TEXT ·microF64AVX2x6x2(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
-	MOVQ       b+16(FP), DX
-	MOVQ       bStride+24(FP), BX
-	MOVQ       c+32(FP), SI
-	MOVQ       cStride+40(FP), DI
+	MOVQ       b+24(FP), DX
+	MOVQ       bStride+32(FP), BX
+	MOVQ       c+48(FP), SI
+	MOVQ       cStride+56(FP), DI
 	MOVQ       SI, R8
 	PREFETCHT0 (R8)
 	ADDQ       DI, R8
@@ -5948,11 +6093,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+48(FP), Y12
-	MOVQ         beta+56(FP), AX
+	VBROADCASTSD alpha+72(FP), Y12
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+56(FP), Y13
+	VBROADCASTSD beta+80(FP), Y13
 	VMULPD       (SI), Y13, Y14
 	VFMADD231PD  Y12, Y0, Y14
 	VMOVUPD      Y14, (SI)
@@ -5994,8 +6139,7 @@ store:
 	VMULPD       32(SI), Y13, Y0
 	VFMADD231PD  Y12, Y11, Y0
 	VMOVUPD      Y0, 32(SI)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y12, Y0, Y0
@@ -6027,12 +6171,21 @@ overwrite:
 	VMOVUPD Y10, (SI)
 	VMULPD  Y12, Y11, Y11
 	VMOVUPD Y11, 32(SI)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 
-// func directF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, c *float64, cStride int, alpha float64, beta float64)
+// func directF64AVX2x6x2(k int, a *float64, aStride int, b *float64, bStride int, bNext int, c *float64, cStride int, tiles int, alpha float64, beta float64)
 // Requires: AVX, FMA3, MMX+
-TEXT ·directF64AVX2x6x2(SB), NOSPLIT, $0-72
+TEXT ·directF64AVX2x6x2(SB), NOSPLIT, $0-88
+tile:
 	MOVQ       k+0(FP), AX
 	MOVQ       a+8(FP), CX
 	MOVQ       aStride+16(FP), DX
@@ -6040,8 +6193,8 @@ TEXT ·directF64AVX2x6x2(SB), NOSPLIT, $0-72
 	ADDQ       DX, BX
 	MOVQ       b+24(FP), SI
 	MOVQ       bStride+32(FP), DI
-	MOVQ       c+40(FP), R8
-	MOVQ       cStride+48(FP), R9
+	MOVQ       c+48(FP), R8
+	MOVQ       cStride+56(FP), R9
 	MOVQ       R8, R10
 	PREFETCHT0 (R10)
 	ADDQ       R9, R10
@@ -6198,11 +6351,11 @@ single:
 	JNZ          single
 
 store:
-	VBROADCASTSD alpha+56(FP), Y12
-	MOVQ         beta+64(FP), AX
+	VBROADCASTSD alpha+72(FP), Y12
+	MOVQ         beta+80(FP), AX
 	SHLQ         $0x01, AX
 	JZ           overwrite
-	VBROADCASTSD beta+64(FP), Y13
+	VBROADCASTSD beta+80(FP), Y13
 	VMULPD       (R8), Y13, Y14
 	VFMADD231PD  Y12, Y0, Y14
 	VMOVUPD      Y14, (R8)
@@ -6244,8 +6397,7 @@ store:
 	VMULPD       32(R8), Y13, Y0
 	VFMADD231PD  Y12, Y11, Y0
 	VMOVUPD      Y0, 32(R8)
-	VZEROUPPER
-	RET
+	JMP          next
 
 overwrite:
 	VMULPD  Y12, Y0, Y0
@@ -6277,6 +6429,14 @@ overwrite:
 	VMOVUPD Y10, (R8)
 	VMULPD  Y12, Y11, Y11
 	VMOVUPD Y11, 32(R8)
+
+next:
+	MOVQ b+24(FP), AX
+	ADDQ bNext+40(FP), AX
+	MOVQ AX, b+24(FP)
+	ADDQ $+64, c+48(FP)
+	DECQ tiles+64(FP)
+	JNZ  tile
 	VZEROUPPER
 	RET
 

@@ -5,13 +5,30 @@ import "github.com/mlaconvert/mlaconvert/internal/blas/isa"
 // float is an element type of the products.
 type float interface{ float32 | float64 }
 
-// microKernel computes a tile C = alpha*A*B + beta*C from A packed by steps of
-// the inner dimension and rows of B that lie bStride bytes apart. Strides are in
-// bytes; C is not read if beta is zero.
-type microKernel[T float] func(k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T)
+// microKernel computes tiles side by side, C = alpha*A*B + beta*C, from a panel of
+// A and panels of B that lie bNext bytes apart: A packed by steps of the inner
+// dimension, or rows that lie aStride bytes apart; rows of B that lie bStride bytes
+// apart. Strides are in bytes; C is not read if beta is zero.
+type microKernel[T float] func(k int, a *T, aStride int, b *T, bStride, bNext int, c *T, cStride, tiles int, alpha, beta T)
 
-// directKernel is a microKernel that takes rows of A that lie aStride bytes apart.
-type directKernel[T float] func(k int, a *T, aStride int, b *T, bStride int, c *T, cStride int, alpha, beta T)
+// tileKernel is a microKernel of one tile and packed A.
+type tileKernel[T float] func(k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T)
+
+// oneByOne makes microKernels of kernels whose tiles are lanes columns wide, or two or three times as many.
+func oneByOne[T float](lanes int, table [][]tileKernel[T]) [][]microKernel[T] {
+	out := make([][]microKernel[T], len(table))
+	for i, row := range table {
+		for v, tile := range row {
+			width := (v + 1) * lanes
+			out[i] = append(out[i], func(k int, a *T, _ int, b *T, bStride, bNext int, c *T, cStride, tiles int, alpha, beta T) {
+				for t := range tiles {
+					tile(k, a, at(b, t, bNext, 0), bStride, at(c, 0, 0, t*width), cStride, alpha, beta)
+				}
+			})
+		}
+	}
+	return out
+}
 
 // kernels are the assembly (or portable) routines of one level for products in T
 // of a matrix of T with a matrix of S, which is T or bfloat16.
@@ -19,10 +36,10 @@ type kernels[T float, S any] struct {
 	lanes   int   // elements of a vector
 	vectors int   // largest number of vectors across a tile
 	heights []int // rows of the tiles, largest first; ends in 1
-	// micro[i][v-1] computes a tile of heights[i] rows and v vectors.
+	// micro[i][v-1] computes tiles of heights[i] rows and v vectors, of packed A.
 	micro [][]microKernel[T]
-	// direct[v-1] computes a tile of heights[0] rows and v vectors with A where it lies; nil if there are none.
-	direct []directKernel[T]
+	// direct[v-1] computes tiles of heights[0] rows and v vectors with A where it lies; nil if there are none.
+	direct []microKernel[T]
 
 	// taskBytes is the size of the block of B that a goroutine packs for itself
 	// and runs all rows of A against: it stays in the second-level cache.

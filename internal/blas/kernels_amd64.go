@@ -27,7 +27,7 @@ func avx2Suite() *suite {
 			{microF32AVX2x2x1, microF32AVX2x2x2},
 			{microF32AVX2x1x1, microF32AVX2x1x2},
 		},
-		direct:  []directKernel[float32]{directF32AVX2x6x1, directF32AVX2x6x2},
+		direct:  []microKernel[float32]{directF32AVX2x6x1, directF32AVX2x6x2},
 		packA:   packer[float32, float32]{4, 8, transposeF32x4, 4, copyF32x4},
 		packB:   packer[float32, float32]{8, 8, transposeF32x8, 8, copyF32x8},
 		dotRows: []int{1},
@@ -41,7 +41,7 @@ func avx2Suite() *suite {
 			{microF64AVX2x2x1, microF64AVX2x2x2},
 			{microF64AVX2x1x1, microF64AVX2x1x2},
 		},
-		direct:  []directKernel[float64]{directF64AVX2x6x1, directF64AVX2x6x2},
+		direct:  []microKernel[float64]{directF64AVX2x6x1, directF64AVX2x6x2},
 		packA:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		packB:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		dotRows: []int{1},
@@ -53,12 +53,12 @@ func avx2Suite() *suite {
 func avx512Suite() *suite {
 	f32 := kernels[float32, float32]{
 		lanes: 16, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: 800 << 10,
-		micro: [][]microKernel[float32]{
+		micro: oneByOne(16, [][]tileKernel[float32]{
 			{microF32AVX512x8x1, microF32AVX512x8x2, microF32AVX512x8x3},
 			{microF32AVX512x4x1, microF32AVX512x4x2, microF32AVX512x4x3},
 			{microF32AVX512x2x1, microF32AVX512x2x2, microF32AVX512x2x3},
 			{microF32AVX512x1x1, microF32AVX512x1x2, microF32AVX512x1x3},
-		},
+		}),
 		packA:   packer[float32, float32]{8, 8, transposeF32x8, 8, copyF32x8},
 		packB:   packer[float32, float32]{8, 8, transposeF32x8, 8, copyF32x8},
 		dotRows: []int{4, 2, 1},
@@ -66,12 +66,12 @@ func avx512Suite() *suite {
 	}
 	f64 := kernels[float64, float64]{
 		lanes: 8, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: 800 << 10,
-		micro: [][]microKernel[float64]{
+		micro: oneByOne(8, [][]tileKernel[float64]{
 			{microF64AVX512x8x1, microF64AVX512x8x2, microF64AVX512x8x3},
 			{microF64AVX512x4x1, microF64AVX512x4x2, microF64AVX512x4x3},
 			{microF64AVX512x2x1, microF64AVX512x2x2, microF64AVX512x2x3},
 			{microF64AVX512x1x1, microF64AVX512x1x2, microF64AVX512x1x3},
-		},
+		}),
 		packA:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		packB:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		dotRows: []int{4, 2, 1},

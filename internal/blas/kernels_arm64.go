@@ -19,12 +19,12 @@ func neonSuite() *suite {
 	const taskBytes = 512 << 10
 	f32 := kernels[float32, float32]{
 		lanes: 4, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: taskBytes,
-		micro: [][]microKernel[float32]{
+		micro: oneByOne(4, [][]tileKernel[float32]{
 			{microF32NEONx8x1, microF32NEONx8x2, microF32NEONx8x3},
 			{microF32NEONx4x1, microF32NEONx4x2, microF32NEONx4x3},
 			{microF32NEONx2x1, microF32NEONx2x2, microF32NEONx2x3},
 			{microF32NEONx1x1, microF32NEONx1x2, microF32NEONx1x3},
-		},
+		}),
 		packA:   packer[float32, float32]{4, 4, transposeF32NEON, 4, copyF32NEON},
 		packB:   packer[float32, float32]{4, 4, transposeF32NEON, 4, copyF32NEON},
 		dotRows: []int{1},
@@ -32,12 +32,12 @@ func neonSuite() *suite {
 	}
 	f64 := kernels[float64, float64]{
 		lanes: 2, vectors: 3, heights: []int{8, 4, 2, 1}, taskBytes: taskBytes,
-		micro: [][]microKernel[float64]{
+		micro: oneByOne(2, [][]tileKernel[float64]{
 			{microF64NEONx8x1, microF64NEONx8x2, microF64NEONx8x3},
 			{microF64NEONx4x1, microF64NEONx4x2, microF64NEONx4x3},
 			{microF64NEONx2x1, microF64NEONx2x2, microF64NEONx2x3},
 			{microF64NEONx1x1, microF64NEONx1x2, microF64NEONx1x3},
-		},
+		}),
 		packA:   packer[float64, float64]{2, 2, transposeF64NEON, 2, copyF64NEON},
 		packB:   packer[float64, float64]{2, 2, transposeF64NEON, 2, copyF64NEON},
 		dotRows: []int{1},

@@ -11,7 +11,7 @@ import (
 func portableSuite() *suite {
 	f32 := kernels[float32, float32]{
 		lanes: 4, vectors: 1, heights: []int{2, 1}, taskBytes: 256 << 10,
-		micro:   [][]microKernel[float32]{{micro2x4[float32]}, {micro1x4[float32]}},
+		micro:   oneByOne(4, [][]tileKernel[float32]{{micro2x4[float32]}, {micro1x4[float32]}}),
 		packA:   portablePacker(same[float32]),
 		packB:   portablePacker(same[float32]),
 		dotRows: []int{1},
@@ -19,7 +19,7 @@ func portableSuite() *suite {
 	}
 	f64 := kernels[float64, float64]{
 		lanes: 4, vectors: 1, heights: []int{2, 1}, taskBytes: 256 << 10,
-		micro:   [][]microKernel[float64]{{micro2x4[float64]}, {micro1x4[float64]}},
+		micro:   oneByOne(4, [][]tileKernel[float64]{{micro2x4[float64]}, {micro1x4[float64]}}),
 		packA:   portablePacker(same[float64]),
 		packB:   portablePacker(same[float64]),
 		dotRows: []int{1},

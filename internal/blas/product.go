@@ -243,8 +243,9 @@ func (t *task[T, S]) trim() {
 	}
 }
 
-func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
+func (t *task[T, S]) run(shared []T, perBlock, b0, b1, block int) {
 	kn := t.kn
+	size := int(unsafe.Sizeof(t.alpha))
 	start := t.across.start(t.j0)
 	lines := t.across.start(t.j1) - start
 	tile := kn.heights[0] * kn.lanes * kn.vectors
@@ -267,55 +268,78 @@ func (t *task[T, S]) run(shared []T, size, b0, b1, block int) {
 			beta = 1
 		}
 		for i := t.i0; i < t.i1; i++ {
-			row, next := t.down.start(i), t.down.start(i+1)
+			first, height := t.down.start(i), t.down.start(i+1)-t.down.start(i)
+			row := t.m0 + first
 			var a *T
 			aStride := 0
+			micro := kn.direct
 			if i < t.unpacked {
-				a, aStride = &t.a.data[(t.m0+row)*t.a.ld+p0], t.a.ld*int(unsafe.Sizeof(beta))
+				a, aStride = &t.a.data[row*t.a.ld+p0], t.a.ld*size
 			} else {
-				a = &shared[(b-b0)*size+(row-t.down.start(t.unpacked))*depthA]
+				a = &shared[(b-b0)*perBlock+(first-t.down.start(t.unpacked))*depthA]
+				micro = kn.micro[kn.heightIndex(height)]
 			}
-			for j := t.j0; j < t.j1; j++ {
+			for j := t.j0; j < t.j1; {
 				col := t.across.start(j)
 				width := t.across.start(j+1) - col
-				if t.part == upper && col+width <= t.m0+row || t.part == lower && col >= t.m0+next {
+				if t.part == upper && col+width <= row || t.part == lower && col >= row+height {
+					j++
 					continue
 				}
-				panel, stride := (*T)(nil), width
+				panel, stride, next := (*T)(nil), width, width*depthB
 				if j < packedFrom {
-					panel, stride = &t.inPlace[p0*t.b.ld+col], t.b.ld
+					panel, stride, next = &t.inPlace[p0*t.b.ld+col], t.b.ld, width
 				} else {
 					panel = &packed[(col-t.across.start(packedFrom))*depthB]
 				}
-				t.tile(next-row, width, row+t.m0, col, k, a, aStride, panel, stride, beta, edge)
+				kernel := micro[width/kn.lanes-1]
+				if n := t.plain(j, row, height, packedFrom); n > 0 {
+					kernel(k, a, aStride, panel, stride*size, next*size, &t.c[row*t.ldc+col], t.ldc*size, n, t.alpha, beta)
+					j += n
+					continue
+				}
+				t.edge(height, width, row, col, func(c *T, cStride int, alpha, beta T) {
+					kernel(k, a, aStride, panel, stride*size, 0, c, cStride*size, 1, alpha, beta)
+				}, beta, edge)
+				j++
 			}
 		}
 	}
 }
 
-// tile adds a block of the inner dimension to the tile of C at row and col; the
-// rows of B are stride elements apart, those of A aStride bytes if they are not
-// packed. At the edges of C the tile is computed in scratch.
-func (t *task[T, S]) tile(height, width, row, col, k int, a *T, aStride int, b *T, stride int, beta T, scratch []T) {
-	vectors := width/t.kn.lanes - 1
-	micro := func(k int, a, b *T, bStride int, c *T, cStride int, alpha, beta T) {
-		if aStride > 0 {
-			t.kn.direct[vectors](k, a, aStride, b, bStride, c, cStride, alpha, beta)
-		} else {
-			t.kn.micro[t.kn.heightIndex(height)][vectors](k, a, b, bStride, c, cStride, alpha, beta)
-		}
+// plain returns how many tiles from panel j of B on, in the rows of a panel of A,
+// are computed where they lie in C, with panels of B that are equally far apart:
+// tiles that lie wholly in C, and in the part of it that may be written.
+func (t *task[T, S]) plain(j, row, height, packedFrom int) int {
+	if t.sum != nil || row+height > t.m {
+		return 0
 	}
-	size := int(unsafe.Sizeof(beta))
-	bStride := stride * size
+	end := min(t.j1, t.across.at(t.n))
+	if j < t.across.full {
+		end = min(end, t.across.full)
+	}
+	if j < packedFrom {
+		end = min(end, packedFrom)
+	}
+	switch {
+	case t.part == upper && t.exact && t.across.start(j) < row+height-1:
+		return 0
+	case t.part == lower && t.exact:
+		end = min(end, t.across.at(row+1))
+	case t.part == lower:
+		end = min(end, t.across.at(row+height-1)+1)
+	}
+	return max(0, end-j)
+}
+
+// edge adds a block of the inner dimension to the tile of C at row and col that
+// reaches beyond C or the part of it that may be written, or whose sum is wanted in
+// float64: micro computes it in scratch.
+func (t *task[T, S]) edge(height, width, row, col int, micro func(c *T, cStride int, alpha, beta T), beta T, scratch []T) {
 	rows, cols := min(height, t.m-row), min(width, t.n-col)
 	if t.sum != nil {
-		micro(k, a, b, bStride, &scratch[0], width*size, 1, 0)
+		micro(&scratch[0], width, 1, 0)
 		t.addTile(scratch, width, row, col, rows, cols)
-		return
-	}
-	crosses := t.exact && (t.part == upper && col < row+height-1 || t.part == lower && col+width-1 > row)
-	if rows == height && cols == width && !crosses {
-		micro(k, a, b, bStride, &t.c[row*t.ldc+col], t.ldc*size, t.alpha, beta)
 		return
 	}
 	if beta != 0 {
@@ -323,12 +347,12 @@ func (t *task[T, S]) tile(height, width, row, col, k int, a *T, aStride int, b *
 			copy(scratch[r*width:r*width+cols], t.c[(row+r)*t.ldc+col:])
 		}
 	}
-	micro(k, a, b, bStride, &scratch[0], width*size, t.alpha, beta)
+	micro(&scratch[0], width, t.alpha, beta)
 	for r := range rows {
 		first, last := 0, cols
-		if crosses && t.part == upper {
+		if t.exact && t.part == upper {
 			first = min(cols, max(0, row+r-col))
-		} else if crosses {
+		} else if t.exact && t.part == lower {
 			last = max(0, min(cols, row+r-col+1))
 		}
 		line := t.c[(row+r)*t.ldc+col:]

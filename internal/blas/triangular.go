@@ -169,9 +169,8 @@ func (t *triangular[T]) row(l []T, n, i int, alpha, beta T, x []T, width int) {
 	stride := width * int(unsafe.Sizeof(alpha))
 	last := len(t.kn.heights) - 1
 	panel := t.kn.lanes * t.kn.vectors
-	for j := 0; j < width; j += panel {
-		t.kn.micro[last][t.kn.vectors-1](i, &l[i*n], &x[j], stride, &x[i*width+j], stride, alpha, beta)
-	}
+	next := panel * int(unsafe.Sizeof(alpha))
+	t.kn.micro[last][t.kn.vectors-1](i, &l[i*n], 0, &x[0], stride, next, &x[i*width], stride, width/panel, alpha, beta)
 }
 
 // solveRows replaces X by alpha*L^-1*X (forward substitution).

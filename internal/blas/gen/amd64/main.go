@@ -39,11 +39,12 @@ type ext struct {
 	bytes int    // in a vector register
 	regs  int    // vector registers
 	vec   func() reg.VecVirtual
+	rows  bool // kernels of products compute tiles side by side
 }
 
 var (
-	avx2   = ext{"AVX2", 32, 16, YMM}
-	avx512 = ext{"AVX512", 64, 32, ZMM}
+	avx2   = ext{"AVX2", 32, 16, YMM, true}
+	avx512 = ext{"AVX512", 64, 32, ZMM, false}
 )
 
 func main() {

@@ -24,12 +24,24 @@ type rowsOfA struct {
 	advance func(steps int)         // moves past so many steps
 }
 
-// micro emits the kernel of an mr x nv-vector tile of C with a packed panel of A.
+// signature returns that of the kernels of tiles: of the type microKernel, or tileKernel if they compute one.
+func signature(t elem, x ext) string {
+	if x.rows {
+		return fmt.Sprintf("(k int, a *%[1]s, aStride int, b *%[1]s, bStride, bNext int, c *%[1]s, cStride, tiles int, alpha, beta %[1]s)", t.goType)
+	}
+	return fmt.Sprintf("(k int, a, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha, beta %[1]s)", t.goType)
+}
+
+// micro emits the kernel of mr x nv-vector tiles of C with a packed panel of A.
 func micro(t elem, x ext, mr, nv int) {
+	what := "a tile"
+	if x.rows {
+		what = "tiles side by side, whose panels of B lie bNext bytes apart,"
+	}
 	text(fmt.Sprintf("micro%s%sx%dx%d", t.tag, x.tag, mr, nv),
-		fmt.Sprintf("(k int, a, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha, beta %[1]s)", t.goType),
-		"computes C = alpha*A*B + beta*C for a tile of %d rows and %d columns. A is packed, %d elements a step; B has a row of the tile's columns a step, bStride bytes apart. C is not read if beta is zero.",
-		mr, nv*x.bytes/t.size, mr)
+		signature(t, x),
+		"computes C = alpha*A*B + beta*C for %s of %d rows and %d columns. A is packed, %d elements a step; B has a row of a tile's columns a step, bStride bytes apart. C is not read if beta is zero.",
+		what, mr, nv*x.bytes/t.size, mr)
 	var a, nextPanel reg.Register
 	tile(t, x, mr, nv, rowsOfA{
 		load: func() { a = Load(Param("a"), GP64()) },
@@ -48,10 +60,10 @@ func micro(t elem, x ext, mr, nv int) {
 	})
 }
 
-// direct emits the kernel of an mr x nv-vector tile of C with rows of A where they lie.
+// direct emits the kernel of mr x nv-vector tiles of C with rows of A where they lie.
 func direct(t elem, x ext, mr, nv int) {
 	text(fmt.Sprintf("direct%s%sx%dx%d", t.tag, x.tag, mr, nv),
-		fmt.Sprintf("(k int, a *%[1]s, aStride int, b *%[1]s, bStride int, c *%[1]s, cStride int, alpha, beta %[1]s)", t.goType),
+		signature(t, x),
 		"is micro%s%sx%dx%d with rows of A that lie aStride bytes apart.", t.tag, x.tag, mr, nv)
 	// Three rows go with a register: an index is scaled by one or two.
 	const together = 3
@@ -84,10 +96,13 @@ func direct(t elem, x ext, mr, nv int) {
 	})
 }
 
-// tile emits the body of a kernel. The tile stays in registers; each step of the
+// tile emits the body of a kernel. A tile stays in registers; each step of the
 // inner dimension loads nv vectors of B, broadcasts mr elements of A and
 // multiplies them into the tile.
 func tile(t elem, x ext, mr, nv int, a rowsOfA) {
+	if x.rows {
+		Label("tile")
+	}
 	k := Load(Param("k"), GP64())
 	a.load()
 	b := Load(Param("b"), GP64())
@@ -185,8 +200,12 @@ func tile(t elem, x ext, mr, nv int, a rowsOfA) {
 			ADDQ(cStride, c)
 		}
 	}
-	VZEROUPPER()
-	RET()
+	if x.rows {
+		JMP(LabelRef("next"))
+	} else {
+		VZEROUPPER()
+		RET()
+	}
 	Label("overwrite")
 	for i := range mr {
 		for v := range nv {
@@ -196,6 +215,15 @@ func tile(t elem, x ext, mr, nv int, a rowsOfA) {
 		if i < mr-1 {
 			ADDQ(cStride, c)
 		}
+	}
+	if x.rows {
+		Label("next")
+		panel := Load(Param("b"), GP64())
+		ADDQ(paramAddr("bNext"), panel)
+		MOVQ(panel, paramAddr("b"))
+		ADDQ(I32(int32(nv*x.bytes)), paramAddr("c"))
+		DECQ(paramAddr("tiles"))
+		JNZ(LabelRef("tile"))
 	}
 	VZEROUPPER()
 	RET()
