@@ -364,16 +364,14 @@ tile:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	IMUL3Q     $0x08, BX, R8
-	MOVQ       AX, R9
-	SHRQ       $0x02, R9
+	MOVQ       AX, R8
+	SHRQ       $0x02, R8
 	JZ         tail
-	IMUL3Q     $0x00000018, AX, R10
+	IMUL3Q     $0x00000018, AX, R9
 
 loop:
-	PREFETCHT1   (CX)(R10*1)
-	PREFETCHT1   64(CX)(R10*1)
-	PREFETCHT0   (DX)(R8*1)
+	PREFETCHT1   (CX)(R9*1)
+	PREFETCHT1   64(CX)(R9*1)
 	VMOVUPS      (DX), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -388,7 +386,6 @@ loop:
 	VBROADCASTSS 20(CX), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y6
 	VBROADCASTSS 24(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -403,7 +400,6 @@ loop:
 	VBROADCASTSS 44(CX), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y6
 	VBROADCASTSS 48(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -418,7 +414,6 @@ loop:
 	VBROADCASTSS 68(CX), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y6
 	VBROADCASTSS 72(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -434,7 +429,7 @@ loop:
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         BX, DX
 	ADDQ         $+96, CX
-	DECQ         R9
+	DECQ         R8
 	JNZ          loop
 
 tail:
@@ -442,7 +437,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -552,13 +546,11 @@ tile:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	IMUL3Q     $0x08, DI, R10
-	MOVQ       AX, R11
-	SHRQ       $0x02, R11
+	MOVQ       AX, R10
+	SHRQ       $0x02, R10
 	JZ         tail
 
 loop:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -573,7 +565,6 @@ loop:
 	VBROADCASTSS (BX)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y6
 	VBROADCASTSS 4(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -588,7 +579,6 @@ loop:
 	VBROADCASTSS 4(BX)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y6
 	VBROADCASTSS 8(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -603,7 +593,6 @@ loop:
 	VBROADCASTSS 8(BX)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y6
 	VBROADCASTSS 12(CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -620,7 +609,7 @@ loop:
 	ADDQ         DI, SI
 	ADDQ         $0x10, CX
 	ADDQ         $0x10, BX
-	DECQ         R11
+	DECQ         R10
 	JNZ          loop
 
 tail:
@@ -628,7 +617,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y6
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
@@ -1691,16 +1679,14 @@ tile:
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	IMUL3Q     $0x08, BX, R8
-	MOVQ       AX, R9
-	SHRQ       $0x02, R9
+	MOVQ       AX, R8
+	SHRQ       $0x02, R8
 	JZ         tail
-	IMUL3Q     $0x00000018, AX, R10
+	IMUL3Q     $0x00000018, AX, R9
 
 loop:
-	PREFETCHT1   (CX)(R10*1)
-	PREFETCHT1   64(CX)(R10*1)
-	PREFETCHT0   (DX)(R8*1)
+	PREFETCHT1   (CX)(R9*1)
+	PREFETCHT1   64(CX)(R9*1)
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS (CX), Y14
@@ -1722,7 +1708,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS 24(CX), Y14
@@ -1744,7 +1729,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS 48(CX), Y14
@@ -1766,7 +1750,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS 72(CX), Y14
@@ -1789,7 +1772,7 @@ loop:
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         BX, DX
 	ADDQ         $+96, CX
-	DECQ         R9
+	DECQ         R8
 	JNZ          loop
 
 tail:
@@ -1797,7 +1780,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS (CX), Y14
@@ -1950,13 +1932,11 @@ tile:
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	IMUL3Q     $0x08, DI, R10
-	MOVQ       AX, R11
-	SHRQ       $0x02, R11
+	MOVQ       AX, R10
+	SHRQ       $0x02, R10
 	JZ         tail
 
 loop:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
 	VBROADCASTSS (CX), Y14
@@ -1978,7 +1958,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
 	VBROADCASTSS 4(CX), Y14
@@ -2000,7 +1979,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
 	VBROADCASTSS 8(CX), Y14
@@ -2022,7 +2000,6 @@ loop:
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
 	VBROADCASTSS 12(CX), Y14
@@ -2046,7 +2023,7 @@ loop:
 	ADDQ         DI, SI
 	ADDQ         $0x10, CX
 	ADDQ         $0x10, BX
-	DECQ         R11
+	DECQ         R10
 	JNZ          loop
 
 tail:
@@ -2054,7 +2031,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPS      (SI), Y12
 	VMOVUPS      32(SI), Y13
 	VBROADCASTSS (CX), Y14
@@ -4627,17 +4603,15 @@ tile:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	IMUL3Q     $0x08, BX, R8
-	MOVQ       AX, R9
-	SHRQ       $0x02, R9
+	MOVQ       AX, R8
+	SHRQ       $0x02, R8
 	JZ         tail
-	IMUL3Q     $0x00000030, AX, R10
+	IMUL3Q     $0x00000030, AX, R9
 
 loop:
-	PREFETCHT1   (CX)(R10*1)
-	PREFETCHT1   64(CX)(R10*1)
-	PREFETCHT1   128(CX)(R10*1)
-	PREFETCHT0   (DX)(R8*1)
+	PREFETCHT1   (CX)(R9*1)
+	PREFETCHT1   64(CX)(R9*1)
+	PREFETCHT1   128(CX)(R9*1)
 	VMOVUPD      (DX), Y6
 	VBROADCASTSD (CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4652,7 +4626,6 @@ loop:
 	VBROADCASTSD 40(CX), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y6
 	VBROADCASTSD 48(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4667,7 +4640,6 @@ loop:
 	VBROADCASTSD 88(CX), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y6
 	VBROADCASTSD 96(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4682,7 +4654,6 @@ loop:
 	VBROADCASTSD 136(CX), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y6
 	VBROADCASTSD 144(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4698,7 +4669,7 @@ loop:
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         BX, DX
 	ADDQ         $+192, CX
-	DECQ         R9
+	DECQ         R8
 	JNZ          loop
 
 tail:
@@ -4706,7 +4677,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y6
 	VBROADCASTSD (CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4816,13 +4786,11 @@ tile:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VXORPS     Y5, Y5, Y5
-	IMUL3Q     $0x08, DI, R10
-	MOVQ       AX, R11
-	SHRQ       $0x02, R11
+	MOVQ       AX, R10
+	SHRQ       $0x02, R10
 	JZ         tail
 
 loop:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y6
 	VBROADCASTSD (CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4837,7 +4805,6 @@ loop:
 	VBROADCASTSD (BX)(DX*2), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y6
 	VBROADCASTSD 8(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4852,7 +4819,6 @@ loop:
 	VBROADCASTSD 8(BX)(DX*2), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y6
 	VBROADCASTSD 16(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4867,7 +4833,6 @@ loop:
 	VBROADCASTSD 16(BX)(DX*2), Y7
 	VFMADD231PD  Y6, Y7, Y5
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y6
 	VBROADCASTSD 24(CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -4884,7 +4849,7 @@ loop:
 	ADDQ         DI, SI
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, BX
-	DECQ         R11
+	DECQ         R10
 	JNZ          loop
 
 tail:
@@ -4892,7 +4857,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y6
 	VBROADCASTSD (CX), Y7
 	VFMADD231PD  Y6, Y7, Y0
@@ -5959,17 +5923,15 @@ tile:
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	IMUL3Q     $0x08, BX, R8
-	MOVQ       AX, R9
-	SHRQ       $0x02, R9
+	MOVQ       AX, R8
+	SHRQ       $0x02, R8
 	JZ         tail
-	IMUL3Q     $0x00000030, AX, R10
+	IMUL3Q     $0x00000030, AX, R9
 
 loop:
-	PREFETCHT1   (CX)(R10*1)
-	PREFETCHT1   64(CX)(R10*1)
-	PREFETCHT1   128(CX)(R10*1)
-	PREFETCHT0   (DX)(R8*1)
+	PREFETCHT1   (CX)(R9*1)
+	PREFETCHT1   64(CX)(R9*1)
+	PREFETCHT1   128(CX)(R9*1)
 	VMOVUPD      (DX), Y12
 	VMOVUPD      32(DX), Y13
 	VBROADCASTSD (CX), Y14
@@ -5991,7 +5953,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y12
 	VMOVUPD      32(DX), Y13
 	VBROADCASTSD 48(CX), Y14
@@ -6013,7 +5974,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y12
 	VMOVUPD      32(DX), Y13
 	VBROADCASTSD 96(CX), Y14
@@ -6035,7 +5995,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         BX, DX
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y12
 	VMOVUPD      32(DX), Y13
 	VBROADCASTSD 144(CX), Y14
@@ -6058,7 +6017,7 @@ loop:
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         BX, DX
 	ADDQ         $+192, CX
-	DECQ         R9
+	DECQ         R8
 	JNZ          loop
 
 tail:
@@ -6066,7 +6025,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (DX)(R8*1)
 	VMOVUPD      (DX), Y12
 	VMOVUPD      32(DX), Y13
 	VBROADCASTSD (CX), Y14
@@ -6219,13 +6177,11 @@ tile:
 	VXORPS     Y9, Y9, Y9
 	VXORPS     Y10, Y10, Y10
 	VXORPS     Y11, Y11, Y11
-	IMUL3Q     $0x08, DI, R10
-	MOVQ       AX, R11
-	SHRQ       $0x02, R11
+	MOVQ       AX, R10
+	SHRQ       $0x02, R10
 	JZ         tail
 
 loop:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y12
 	VMOVUPD      32(SI), Y13
 	VBROADCASTSD (CX), Y14
@@ -6247,7 +6203,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y12
 	VMOVUPD      32(SI), Y13
 	VBROADCASTSD 8(CX), Y14
@@ -6269,7 +6224,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y12
 	VMOVUPD      32(SI), Y13
 	VBROADCASTSD 16(CX), Y14
@@ -6291,7 +6245,6 @@ loop:
 	VFMADD231PD  Y12, Y14, Y10
 	VFMADD231PD  Y13, Y14, Y11
 	ADDQ         DI, SI
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y12
 	VMOVUPD      32(SI), Y13
 	VBROADCASTSD 24(CX), Y14
@@ -6315,7 +6268,7 @@ loop:
 	ADDQ         DI, SI
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, BX
-	DECQ         R11
+	DECQ         R10
 	JNZ          loop
 
 tail:
@@ -6323,7 +6276,6 @@ tail:
 	JZ   store
 
 single:
-	PREFETCHT0   (SI)(R10*1)
 	VMOVUPD      (SI), Y12
 	VMOVUPD      32(SI), Y13
 	VBROADCASTSD (CX), Y14

@@ -47,6 +47,9 @@ var (
 	avx512 = ext{"AVX512", 64, 32, ZMM, false}
 )
 
+// tallestAVX2 is the height of the largest tiles in registers of AVX2.
+const tallestAVX2 = 6
+
 func main() {
 	ConstraintExpr("!noasm")
 	switch pkg := packageFlag(); pkg {
@@ -75,10 +78,10 @@ func blasKernels() {
 		for nv := 1; nv <= 3; nv++ {
 			// Six rows and two vectors fill the registers as four and three do, and read a third less of B.
 			if nv <= 2 {
-				for _, mr := range []int{1, 2, 4, 6} {
+				for _, mr := range []int{1, 2, 4, tallestAVX2} {
 					micro(t, avx2, mr, nv)
 				}
-				direct(t, avx2, 6, nv)
+				direct(t, avx2, tallestAVX2, nv)
 			}
 			for _, mr := range []int{1, 2, 4, 8} {
 				micro(t, avx512, mr, nv)

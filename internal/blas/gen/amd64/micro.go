@@ -12,7 +12,8 @@ import (
 const unroll = 4
 
 // prefetchSteps is how far ahead of its use B is fetched to the first-level
-// cache, in steps of the inner dimension.
+// cache, in steps of the inner dimension. The tallest tiles of AVX2, whose panels
+// of B are packed but for a few rows of A, are faster without.
 const prefetchSteps = 8
 
 // rowsOfA is how a kernel reads A.
@@ -134,10 +135,13 @@ func tile(t elem, x ext, mr, nv int, a rowsOfA) {
 	// As many broadcast registers as are left keep the multiplications apart.
 	av := vectors(x, min(mr, x.regs-mr*nv-nv))
 
-	ahead := GP64()
-	IMUL3Q(Imm(prefetchSteps), bStride, ahead)
+	var ahead reg.Register
+	if !x.rows || mr < tallestAVX2 {
+		ahead = GP64()
+		IMUL3Q(Imm(prefetchSteps), bStride, ahead)
+	}
 	step := func(u int) {
-		for off := 0; off < nv*x.bytes; off += 64 {
+		for off := 0; off < nv*x.bytes && ahead != nil; off += 64 {
 			PREFETCHT0(Mem{Base: b, Index: ahead, Scale: 1, Disp: off})
 		}
 		for v := range bv {
