@@ -44,8 +44,8 @@ func (p *Plan) Dialect() string {
 	return DialectEnergy
 }
 
-// attentionSpecs lists the tensors of a layer's attention, by their names in the layer, in the order in which
-// [attentionTensors] makes them.
+// attentionSpecs lists the tensors of a layer's attention, by their names in the layer, in the order in which they lie in the
+// output.
 func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 	t := &arch.MLATensors
 	specs := []checkpoint.Spec{
@@ -63,16 +63,23 @@ func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 	return specs
 }
 
-// attentionTensors writes a layer's attention in the tensors of [attentionSpecs], calling emit with each in turn; data is
-// valid during the call. gamma [d] is the weight of the input norm: |x/gamma|^2 = d for every input x of the attention.
-//
-// With biases a has at most m.Rank-1 latent rows. Without, it has at most m.Rank, the energy rows of an mla.Energy among
-// them, and no bias. Heads narrower than the target's are padded with zeros.
-func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit func(name string, data []float32) error) error {
-	t := &arch.MLATensors
-	s, w, up := normScales(m, a, gamma, d)
-	var buf buffer
+// An emitter takes one tensor of a layer; data is valid during the call.
+type emitter func(name string, data []float32) error
 
+// attentionTensors writes a layer's attention in the tensors of [attentionSpecs]: those of [outerTensors], then those of
+// [latentTensors].
+func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit emitter) error {
+	if err := outerTensors(m, a, emit); err != nil {
+		return err
+	}
+	return latentTensors(m, a, gamma, d, emit)
+}
+
+// outerTensors writes what of a layer's attention does not depend on its latent: queries and output. Heads narrower than the
+// target's are padded with zeros.
+func outerTensors(m *arch.MLA, a *mla.Attention, emit emitter) error {
+	t := &arch.MLATensors
+	var buf buffer
 	// The engine multiplies scores by 1/sqrt(nope+rope), and for some rotary scalings by a factor of its own.
 	scale := a.Scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim)) / m.Rope.ScoreFactor()
 	q := buf.zero(m.Heads*(m.NoPEDim+m.RopeDim), m.Hidden)
@@ -84,7 +91,34 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 	if err := emit(t.Q, q.data); err != nil {
 		return err
 	}
+	o := buf.zero(m.Hidden, m.Heads*m.VDim)
+	for i := range m.Hidden {
+		for h := range m.Heads {
+			to := o.data[i*o.cols+h*m.VDim:][:a.VDim]
+			for j, v := range a.O.Row(i)[h*a.VDim : (h+1)*a.VDim] {
+				to[j] = float32(v)
+			}
+		}
+	}
+	if err := emit(t.O, o.data); err != nil || !m.Bias {
+		return err
+	}
+	bias := buf.zero(1, m.Hidden)
+	for i, b := range a.Bias {
+		bias.data[i] = float32(b)
+	}
+	return emit(t.OBias, bias.data)
+}
 
+// latentTensors writes the latent of a layer's attention and what is made of it. gamma [d] is the weight of the input norm:
+// |x/gamma|^2 = d for every input x of the attention.
+//
+// With biases a has at most m.Rank-1 latent rows. Without, it has at most m.Rank, the energy rows of an mla.Energy among
+// them, and no bias. Heads narrower than the target's are padded with zeros.
+func latentTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit emitter) error {
+	t := &arch.MLATensors
+	s, w, up := normScales(m, a, gamma, d)
+	var buf buffer
 	down := buf.zero(m.Rank+m.RopeDim, m.Hidden)
 	down.put(0, s, a.Down, 0, a.Rank())
 	down.put(m.Rank, 1, a.KRope, 0, m.RopeDim)
@@ -105,34 +139,13 @@ func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoi
 	if err := emit(t.LatentNorm, norm.data); err != nil {
 		return err
 	}
-
 	kv := buf.zero(m.Heads*(m.NoPEDim+m.VDim), m.Rank)
 	for h := range m.Heads {
 		first := h * (m.NoPEDim + m.VDim)
 		kv.put(first, up, a.UpK, h*a.NoPEDim, a.NoPEDim)
 		kv.put(first+m.NoPEDim, up, a.UpV, h*a.VDim, a.VDim)
 	}
-	if err := emit(t.KVUp, kv.data); err != nil {
-		return err
-	}
-
-	o := buf.zero(m.Hidden, m.Heads*m.VDim)
-	for i := range m.Hidden {
-		for h := range m.Heads {
-			to := o.data[i*o.cols+h*m.VDim:][:a.VDim]
-			for j, v := range a.O.Row(i)[h*a.VDim : (h+1)*a.VDim] {
-				to[j] = float32(v)
-			}
-		}
-	}
-	if err := emit(t.O, o.data); err != nil || !m.Bias {
-		return err
-	}
-	oBias := buf.zero(1, m.Hidden)
-	for i, b := range a.Bias {
-		oBias.data[i] = float32(b)
-	}
-	return emit(t.OBias, oBias.data)
+	return emit(t.KVUp, kv.data)
 }
 
 // normScales returns the factor s of the latent's rows, the weight w of the norm and the factor of kv_b_proj.

@@ -26,8 +26,9 @@ type converter interface {
 	// prepare does what comes before the first layer, with so many layers left to convert. It may change the target's rotary base.
 	prepare(ctx context.Context, e *blas.Engine, progress Progress, left int) error
 	// convert does one layer, with a factorization of at most rank latent rows. Layers are asked for in ascending order,
-	// from several goroutines at once.
-	convert(e *blas.Engine, layer, rank int) (*result, error)
+	// from several goroutines at once. If a layer's queries and output are there before its latent, known is called with
+	// them, and not more than once.
+	convert(e *blas.Engine, layer, rank int, known func(*mla.Attention)) (*result, error)
 }
 
 // newConverter returns the converter for the plan's method, which keeps its work with w.
@@ -54,13 +55,13 @@ type dataFree struct {
 
 func (*dataFree) prepare(context.Context, *blas.Engine, Progress, int) error { return nil }
 
-func (c *dataFree) convert(e *blas.Engine, layer, rank int) (*result, error) {
+func (c *dataFree) convert(e *blas.Engine, layer, rank int, known func(*mla.Attention)) (*result, error) {
 	source, gamma, err := loadAttention(c.plan, layer)
 	if err != nil {
 		return nil, err
 	}
 	converted, err := mla.Convert(source, mla.DataFree(e, source, gamma, c.plan.Recipe.Context), mla.Options{
-		Rank: rank, Frequencies: c.frequencies, Slots: mla.DataFreeSlots(source, len(c.frequencies), c.plan.Recipe.Context), Engine: e,
+		Rank: rank, Frequencies: c.frequencies, Slots: mla.DataFreeSlots(source, len(c.frequencies), c.plan.Recipe.Context), Engine: e, Known: known,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("layer %d: %w", layer, err)

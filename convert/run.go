@@ -16,6 +16,7 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
+	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // Progress is told how far a conversion has got. Phases follow one another; Done counts up within one.
@@ -378,16 +379,30 @@ func (r *run) copies(ctx context.Context, w *work) error {
 	return nil
 }
 
-// attention converts and writes the attention of a layer.
+// attention converts and writes the attention of a layer: what is known before its latent while that is computed.
 func (r *run) attention(e *blas.Engine, u *unit) (*Layer, error) {
 	p := r.plan
-	converted, err := r.converter.convert(e, u.layer, p.ContentRank())
+	emit := func(name string, data []float32) error {
+		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
+	}
+	var outer chan error
+	write := func(a *mla.Attention) {
+		outer = make(chan error, 1)
+		go func() { outer <- outerTensors(p.Target, a, emit) }()
+	}
+	converted, err := r.converter.convert(e, u.layer, p.ContentRank(), write)
+	if outer == nil && err == nil {
+		write(converted.attention)
+	}
+	if outer != nil {
+		if outerErr := <-outer; err == nil {
+			err = outerErr
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	err = attentionTensors(p.Target, converted.attention, converted.inputNorm, p.TargetDType(), func(name string, data []float32) error {
-		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
-	})
+	err = latentTensors(p.Target, converted.attention, converted.inputNorm, p.TargetDType(), emit)
 	record := converted.record // a copy: its address would keep the whole layer
 	return &record, err
 }

@@ -114,14 +114,14 @@ type meeting struct {
 	tell   func()
 }
 
-func (m *meeting) convert(e *blas.Engine, layer, rank int) (*result, error) {
+func (m *meeting) convert(e *blas.Engine, layer, rank int, known func(*mla.Attention)) (*result, error) {
 	if m.absent.Add(-1) == 0 {
 		m.tell()
 		close(m.begun)
 	}
 	select {
 	case <-m.begun:
-		return m.converter.convert(e, layer, rank)
+		return m.converter.convert(e, layer, rank, known)
 	case <-m.ctx.Done():
 		return nil, m.ctx.Err()
 	}
@@ -500,7 +500,7 @@ func TestSpectra(t *testing.T) {
 			t.Fatal(err)
 		}
 		for layer := range p.Source.Layers {
-			r, err := newDataFree(q).convert(blas.New(1), layer, q.ContentRank())
+			r, err := newDataFree(q).convert(blas.New(1), layer, q.ContentRank(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

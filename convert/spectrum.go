@@ -45,7 +45,7 @@ func (p *Plan) Spectra(ctx context.Context, ranks []int, jobs int, progress Prog
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r, err := c.convert(engine, layer, rank)
+		r, err := c.convert(engine, layer, rank, nil)
 		if err != nil {
 			return err
 		}

@@ -52,6 +52,9 @@ type Options struct {
 	// the source's keys and values alike.
 	KeyWeight float64
 	Engine    *blas.Engine
+	// Known, if set, is called with the attention as soon as all of it but Down, UpK and UpV is known, before the
+	// factorization, which is most of the work.
+	Known func(*Attention)
 }
 
 // Result is a converted layer with what its factorization kept.
@@ -99,18 +102,22 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	for g := range keys {
 		keys[g].Q = keys[g].Q.Scaled(balance)
 	}
+	a := Attention{
+		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(o.Frequencies), VDim: s.HeadDim,
+		Frequencies: o.Frequencies,
+		QNoPE:       s.Q, QRope: slots.queries(e, s), KRope: keyRows,
+		O: s.O, Scale: sourceScale(s.HeadDim),
+	}
+	if o.Known != nil {
+		known := a
+		o.Known(&known)
+	}
 	joint, err := svd.Joint(append(keys, values...), m.Input, o.Rank, svd.Options{Engine: e})
 	if err != nil {
 		return nil, fmt.Errorf("joint factorization of keys and values: %w", err)
 	}
 
-	a := &Attention{
-		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(o.Frequencies), VDim: s.HeadDim,
-		Frequencies: o.Frequencies,
-		QNoPE:       s.Q, QRope: slots.queries(e, s), KRope: keyRows,
-		Down: joint.Down, UpK: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, o.Rank),
-		O: s.O, Scale: sourceScale(s.HeadDim),
-	}
+	a.Down, a.UpK, a.UpV = joint.Down, svd.NewMatrix(s.Heads*s.HeadDim, o.Rank), svd.NewMatrix(s.Heads*s.HeadDim, o.Rank)
 	for h := range s.Heads {
 		g := s.Group(h)
 		for i := range s.HeadDim {
@@ -118,7 +125,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 			copy(a.UpV.Row(h*s.HeadDim+i), joint.Up[s.KVHeads+g].Row(i))
 		}
 	}
-	return &Result{Attention: a, Joint: joint, RotaryShare: slots.share(covariance, energy)}, nil
+	return &Result{Attention: &a, Joint: joint, RotaryShare: slots.share(covariance, energy)}, nil
 }
 
 // groupQueries is sum_h E[q_h q_h^T] over the heads of group g.
