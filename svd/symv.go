@@ -19,7 +19,8 @@ type symv struct {
 const (
 	symvTasks = 8
 	// symvStrip is the number of rows of a strip, which stays in cache from its
-	// product with a vector to that of its transpose. Tasks are whole strips.
+	// product with a vector to that of its transpose where these are not one. Tasks
+	// are whole strips.
 	symvStrip = 64
 )
 
@@ -65,7 +66,6 @@ func symvRows(e *blas.Engine, a Matrix, x, y []float64) {
 			return
 		}
 		rest := a.Data[i*a.Stride+next:]
-		e.Dgemv(false, next-i, n-next, 1, rest, a.Stride, x[next:], 1, y[i:next])
-		e.Dgemv(true, next-i, n-next, 1, rest, a.Stride, x[i:next], 1, y[next:])
+		e.DgemvBoth(next-i, n-next, rest, a.Stride, x[next:], y[i:next], x[i:next], y[next:])
 	}
 }

@@ -264,6 +264,11 @@ func dotF64AVX512x2(blocks int, a *float64, aStride int, b *float64, bStride int
 //go:noescape
 func dotF64AVX512x4(blocks int, a *float64, aStride int, b *float64, bStride int, out *float64)
 
+// bothF64AVX2 computes, over 8*blocks elements, the inner products of 4 rows of A with x, out[i] = A[i]·x, and adds the rows times w to sum: sum += w[0]*A[0] + w[1]*A[1] + ... aStride is in bytes.
+//
+//go:noescape
+func bothF64AVX2(blocks int, a *float64, aStride int, x *float64, w *float64, sum *float64, out *float64)
+
 // dotBF16AVX2x1 computes the inner products of 1 rows of A with 4 rows of B, over 16*blocks elements: out[4*i+j] = A[i]·B[j]. The strides are in bytes.
 //
 //go:noescape

@@ -8477,6 +8477,89 @@ loop:
 	VZEROUPPER
 	RET
 
+// func bothF64AVX2(blocks int, a *float64, aStride int, x *float64, w *float64, sum *float64, out *float64)
+// Requires: AVX, FMA3
+TEXT ·bothF64AVX2(SB), NOSPLIT, $0-56
+	MOVQ         blocks+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         aStride+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         w+32(FP), SI
+	MOVQ         sum+40(FP), DI
+	LEAQ         (DX)(DX*2), R8
+	VBROADCASTSD (SI), Y0
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VBROADCASTSD 8(SI), Y1
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VBROADCASTSD 16(SI), Y2
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VBROADCASTSD 24(SI), Y3
+	VXORPS       Y10, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+
+loop:
+	VMOVUPD      (BX), Y12
+	VMOVUPD      (DI), Y13
+	VMOVUPD      (CX), Y14
+	VFMADD231PD  Y14, Y12, Y4
+	VFMADD231PD  Y14, Y0, Y13
+	VMOVUPD      (CX)(DX*1), Y14
+	VFMADD231PD  Y14, Y12, Y6
+	VFMADD231PD  Y14, Y1, Y13
+	VMOVUPD      (CX)(DX*2), Y14
+	VFMADD231PD  Y14, Y12, Y8
+	VFMADD231PD  Y14, Y2, Y13
+	VMOVUPD      (CX)(R8*1), Y14
+	VFMADD231PD  Y14, Y12, Y10
+	VFMADD231PD  Y14, Y3, Y13
+	VMOVUPD      Y13, (DI)
+	VMOVUPD      32(BX), Y12
+	VMOVUPD      32(DI), Y13
+	VMOVUPD      32(CX), Y14
+	VFMADD231PD  Y14, Y12, Y5
+	VFMADD231PD  Y14, Y0, Y13
+	VMOVUPD      32(CX)(DX*1), Y14
+	VFMADD231PD  Y14, Y12, Y7
+	VFMADD231PD  Y14, Y1, Y13
+	VMOVUPD      32(CX)(DX*2), Y14
+	VFMADD231PD  Y14, Y12, Y9
+	VFMADD231PD  Y14, Y2, Y13
+	VMOVUPD      32(CX)(R8*1), Y14
+	VFMADD231PD  Y14, Y12, Y11
+	VFMADD231PD  Y14, Y3, Y13
+	VMOVUPD      Y13, 32(DI)
+	ADDQ         $+64, CX
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, DI
+	DECQ         AX
+	JNZ          loop
+	MOVQ         out+48(FP), AX
+	VADDPD       Y5, Y4, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X0
+	VADDPD       Y7, Y6, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPD       X2, X1, X1
+	VADDPD       Y9, Y8, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPD       X3, X2, X2
+	VADDPD       Y11, Y10, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPD       X4, X3, X3
+	VUNPCKLPD    X1, X0, X4
+	VUNPCKHPD    X1, X0, X0
+	VADDPD       X0, X4, X4
+	VMOVUPD      X4, (AX)
+	VUNPCKLPD    X3, X2, X0
+	VUNPCKHPD    X3, X2, X1
+	VADDPD       X1, X0, X0
+	VMOVUPD      X0, 16(AX)
+	VZEROUPPER
+	RET
+
 // func dotBF16AVX2x1(blocks int, a *float32, aStride int, b *uint16, bStride int, out *float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·dotBF16AVX2x1(SB), NOSPLIT, $0-48

@@ -53,6 +53,11 @@ type kernels[T float, S any] struct {
 	// in 1. Strides are in bytes.
 	dotRows []int
 	dot     []func(blocks int, a *T, aStride int, b *S, bStride int, out *T)
+
+	// both computes out[i] = A[i]·x for dotCols rows of A over blocks*dotBlock
+	// elements, as dot would, and adds w[0]*A[0] + w[1]*A[1] + ... to sum; nil if
+	// there is none. aStride is in bytes.
+	both func(blocks int, a *T, aStride int, x, w, sum, out *T)
 }
 
 // dotCols is the number of rows of B that the dot kernels take at once.

@@ -46,6 +46,7 @@ func avx2Suite() *suite {
 		packB:   packer[float64, float64]{4, 8, transposeF64x4, 4, copyF64x4},
 		dotRows: []int{1},
 		dot:     []func(int, *float64, int, *float64, int, *float64){dotF64AVX2x1},
+		both:    bothF64AVX2,
 	}
 	return x86Suite(isa.AVX2, f32, f64, []func(int, *float32, int, *uint16, int, *float32){dotBF16AVX2x1})
 }

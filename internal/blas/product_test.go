@@ -408,6 +408,26 @@ func TestGemv(t *testing.T) {
 	})
 }
 
+// TestGemvBoth wants the bits of two calls of Dgemv, which have an oracle of their own.
+func TestGemvBoth(t *testing.T) {
+	eachLevel(t, func(t *testing.T, level isa.Level) {
+		e := engineAt(level, 2)
+		rng := rand.New(rand.NewPCG(25, 26))
+		for _, s := range []shape{{m: 4, n: 8}, {m: 64, n: 7}, {m: 64, n: 64}, {m: 64, n: 577}, {m: 60, n: 129}, {m: 62, n: 100}, {m: 8, n: 2000}, {m: 64, n: 3000}, {m: 400, n: 40}, {m: 0, n: 9}} {
+			a := newMatrix(s.m, s.n, 3, normal[float64](rng), math.NaN())
+			vector := func(n int) matrix[float64] { return newMatrix(n, 1, 0, normal[float64](rng), canary) }
+			x, y, w, z := vector(s.n), vector(s.m), vector(s.m), vector(s.n)
+			wantY, wantZ := y.clone(), z.clone()
+			e.Dgemv(false, s.m, s.n, 1, a.data, a.ld, x.data, 1, wantY.data)
+			e.Dgemv(true, s.m, s.n, 1, a.data, a.ld, w.data, 1, wantZ.data)
+			e.DgemvBoth(s.m, s.n, a.data, a.ld, x.data, y.data, w.data, z.data)
+			if !slices.Equal(y.data, wantY.data) || !slices.Equal(z.data, wantZ.data) {
+				t.Fatalf("m %d n %d: not what two products make", s.m, s.n)
+			}
+		}
+	})
+}
+
 func TestPanics(t *testing.T) {
 	e := New(1)
 	f := make([]float32, 12)

@@ -7,7 +7,7 @@
 // extension, and emitted for each combination:
 //
 //	micro.go   tiles of C from packed panels (the inner loop of every product)
-//	dot.go     products with few rows, straight from unpacked rows
+//	dot.go     products with few rows, straight from unpacked rows; symmetric ones
 //	pack.go    transposing, copying and widening into panels
 //	vec.go     package vec: the exponential and what else is elementwise
 package main
@@ -92,6 +92,7 @@ func blasKernels() {
 			dot(t, avx512, mr, false)
 		}
 	}
+	both(f64, avx2)
 	dot(f32, avx2, 1, true)
 	for _, mr := range []int{1, 2, 4} {
 		dot(f32, avx512, mr, true)
