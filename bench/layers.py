@@ -1,5 +1,6 @@
 """Data-free conversion of two layers of Llama-3-8B's shape: mlaconvert beside the same steps in numpy."""
 
+import os
 import shutil
 import sys
 
@@ -17,7 +18,8 @@ def compare(run):
 
     def ours(jobs):
         out = run.folder / "synthetic-mla"
-        shutil.rmtree(out, ignore_errors=True)  # before the clock: to replace an output is no part of a conversion
+        shutil.rmtree(out, ignore_errors=True)
+        os.sync()  # before the clock: to replace an output is no part of a conversion
         seconds, result = wall([binary, "convert", source, "--out", out, "--quiet", "--json", "--calibration", "none", "--jobs", jobs, *shape])
         return seconds, result
 
@@ -25,6 +27,7 @@ def compare(run):
         script = __file__.replace("layers.py", "datafree_numpy.py")
         out = run.folder / "numpy.safetensors"
         out.unlink(missing_ok=True)
+        os.sync()
         return wall([sys.executable, script, source, out, "--method", method, *shape])
 
     sides = [lambda: ours(2), lambda: ours(1)] + [lambda m=m: theirs(m) for m in run.options.numpy_methods]
