@@ -37,8 +37,8 @@ const (
 
 // search looks for the best factorization of a layer.
 type search struct {
-	// pair runs two candidates side by side, each on half of the threads: they are many small products and loops in between.
-	pair, half  *blas.Engine
+	// engine runs two candidates side by side, each on half of the threads: they are many small products and loops in between.
+	engine      *blas.Engine
 	layer       *mla.Source
 	st          *mla.Statistics
 	rank        int
@@ -61,8 +61,7 @@ func byError(a, b *fitted) int { return cmp.Compare(a.err, b.err) }
 // bestFit is the best of the candidates for a layer.
 func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, frequencies []float64, candidates []mla.Candidate, hold *layerData) (*fitted, error) {
 	s := &search{
-		pair: blas.New(min(2, e.Threads())), half: blas.New(max(1, e.Threads()/2)),
-		layer: layer, st: st, rank: rank, frequencies: frequencies, hold: hold,
+		engine: e, layer: layer, st: st, rank: rank, frequencies: frequencies, hold: hold,
 	}
 	// The first candidate chooses the reach at which all others start, and the best of all starts at every other reach.
 	if err := s.startAtEveryReach(candidates[0]); err != nil {
@@ -81,18 +80,19 @@ func bestFit(e *blas.Engine, layer *mla.Source, st *mla.Statistics, rank int, fr
 	return s.sweep()
 }
 
-// sideBySide calls f for 0 to n-1, two at a time.
-func (s *search) sideBySide(n int, f func(i int) error) error {
+// sideBySide calls f for 0 and, if n is two, for 1, with an engine for each.
+func (s *search) sideBySide(n int, f func(e *blas.Engine, i int) error) error {
 	failures := make([]error, n)
-	s.pair.For(n, func(i int) { failures[i] = f(i) })
+	each := blas.New(max(1, s.engine.Threads()/n))
+	s.engine.For(n, func(i int) { failures[i] = f(each, i) })
 	return errors.Join(failures...)
 }
 
 // measure sets a factorization's attention and its error, which is infinite where it is not a number.
-func (s *search) measure(f *fitted) {
+func (s *search) measure(e *blas.Engine, f *fitted) {
 	y := make([]float32, len(s.hold.output))
 	f.attention = model.FromAttention(f.fit.Attention())
-	f.attention.Forward(s.half, s.hold.batch, s.hold.sourceIn, y)
+	f.attention.Forward(e, s.hold.batch, s.hold.sourceIn, y)
 	if f.err = relativeError(y, s.hold.output, s.hold.weights); math.IsNaN(f.err) {
 		f.err = math.Inf(1)
 	}
@@ -107,10 +107,10 @@ func (s *search) start(candidates []mla.Candidate) error {
 		}
 	}
 	for pair := range slices.Chunk(fresh, 2) {
-		err := s.sideBySide(len(pair), func(i int) (err error) {
+		err := s.sideBySide(len(pair), func(e *blas.Engine, i int) (err error) {
 			f := pair[i]
-			if f.fit, err = mla.NewFit(s.layer, s.st, s.rank, s.frequencies, f.candidate, s.half); err == nil {
-				s.measure(f)
+			if f.fit, err = mla.NewFit(s.layer, s.st, s.rank, s.frequencies, f.candidate, e); err == nil {
+				s.measure(e, f)
 			}
 			return err
 		})
@@ -147,12 +147,12 @@ func (s *search) sweep() (*fitted, error) {
 		return nil, fmt.Errorf("none of %d candidates gave a finite error", len(s.started))
 	}
 	swept := make([]*fitted, len(finalists))
-	err := s.sideBySide(len(finalists), func(i int) error {
+	err := s.sideBySide(len(finalists), func(e *blas.Engine, i int) error {
 		swept[i] = &fitted{candidate: finalists[i].candidate, fit: finalists[i].fit}
 		if err := swept[i].fit.Sweep(FinalSweeps); err != nil {
 			return err
 		}
-		s.measure(swept[i])
+		s.measure(e, swept[i])
 		return nil
 	})
 	if err != nil {
