@@ -53,11 +53,11 @@ const (
 	jobMemory  = 12e6
 	// firstShare is how much of a layer's matrices, with the garbage, is resident at the peak of the first, moreShare of every
 	// further layer at once, whose peaks do not coincide. Both are measured, on models from hidden 576 to 4,096, grouped and
-	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 7 % less to 11 % more than the peak.
+	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 11 % less to 12 % more than the peak.
 	firstShare = 0.94
-	moreShare  = 0.72
+	moreShare  = 0.85
 	// margin is what a limit leaves free, for the prediction may be too low by that.
-	margin = 0.07
+	margin = 0.1
 	// garbage is how far the heap grows beyond what is live, with GCPercent.
 	garbage = 1.2
 )

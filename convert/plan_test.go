@@ -317,7 +317,7 @@ func TestLeanSchedule(t *testing.T) {
 	}
 	most := p.PeakMemory(Schedule{Jobs: 3})
 	saved, ways := -1, 0
-	for limit := most * 11 / 10; ; limit -= most / 500 {
+	for limit := int64(float64(most)/(1-margin)) + 1; ; limit -= most / 500 {
 		s, err := p.Schedule(3, limit)
 		if err != nil {
 			var e *checkpoint.Error
