@@ -316,6 +316,9 @@ type work struct {
 // enters puts units into the journal, in their order, when they are written.
 func (r *run) enters(ctx context.Context, todo []*work) error {
 	for _, w := range todo {
+		if err := ctx.Err(); err != nil {
+			return err // a select takes what is written as readily
+		}
 		for _, written := range []chan struct{}{w.computed, w.copied, r.identified} {
 			select {
 			case <-written:
