@@ -66,15 +66,6 @@ func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 // An emitter takes one tensor of a layer; data is valid during the call.
 type emitter func(name string, data []float32) error
 
-// attentionTensors writes a layer's attention in the tensors of [attentionSpecs]: those of [outerTensors], then those of
-// [latentTensors].
-func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit emitter) error {
-	if err := outerTensors(m, a, emit); err != nil {
-		return err
-	}
-	return latentTensors(m, a, gamma, d, emit)
-}
-
 // outerTensors writes what of a layer's attention does not depend on its latent: queries and output. Heads narrower than the
 // target's are padded with zeros.
 func outerTensors(m *arch.MLA, a *mla.Attention, emit emitter) error {

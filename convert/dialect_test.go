@@ -76,6 +76,15 @@ func randomGamma(r *rand.Rand, d int) []float64 {
 	return gamma
 }
 
+// attentionTensors writes a layer's attention in the tensors of [attentionSpecs]: those of [outerTensors], then those of
+// [latentTensors].
+func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit emitter) error {
+	if err := outerTensors(m, a, emit); err != nil {
+		return err
+	}
+	return latentTensors(m, a, gamma, d, emit)
+}
+
 // TestTensorsInTheEngine writes an attention, reads it back through the engine and compares what that computes with the
 // attention itself in float64.
 func TestTensorsInTheEngine(t *testing.T) {

@@ -56,7 +56,7 @@ const (
 	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 11 % less to 12 % more than the peak.
 	firstShare = 0.94
 	moreShare  = 0.85
-	// margin is what a limit leaves free, for the prediction may be too low by that.
+	// margin is what a limit leaves free, for the prediction may be too low by about that.
 	margin = 0.1
 	// garbage is how far the heap grows beyond what is live, with GCPercent.
 	garbage = 1.2

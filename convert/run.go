@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -388,19 +389,15 @@ func (r *run) attention(e *blas.Engine, u *unit) (*Layer, error) {
 	emit := func(name string, data []float32) error {
 		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
 	}
-	var outer chan error
-	write := func(a *mla.Attention) {
+	var outer chan error // of what is written beside
+	converted, err := r.converter.convert(e, u.layer, p.ContentRank(), func(a *mla.Attention) {
 		outer = make(chan error, 1)
 		go func() { outer <- outerTensors(p.Target, a, emit) }()
-	}
-	converted, err := r.converter.convert(e, u.layer, p.ContentRank(), write)
-	if outer == nil && err == nil {
-		write(converted.attention)
-	}
+	})
 	if outer != nil {
-		if outerErr := <-outer; err == nil {
-			err = outerErr
-		}
+		err = cmp.Or(err, <-outer)
+	} else if err == nil {
+		err = outerTensors(p.Target, converted.attention, emit)
 	}
 	if err != nil {
 		return nil, err

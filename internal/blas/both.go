@@ -12,7 +12,7 @@ func (e *Engine) DgemvBoth(m, n int, a []float64, lda int, x, y, w, z []float64)
 	kn := &e.suite.f64
 	block := dotBlock[float64]()
 	blocks, size := n/block, int(unsafe.Sizeof(float64(0)))
-	// Longer columns, or rows far apart, are summed in parts by Dgemv.
+	// Dgemv sums longer columns, and those of a larger A, in parts (see product.run).
 	if kn.both == nil || blocks == 0 || m == 0 || m%dotCols > 0 || m > innerBlock[float64]() || m*n*size > directBytes {
 		e.Dgemv(false, m, n, 1, a, lda, x, 1, y)
 		e.Dgemv(true, m, n, 1, a, lda, w, 1, z)

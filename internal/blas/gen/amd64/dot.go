@@ -129,15 +129,11 @@ func both(t elem, x ext) {
 		fmt.Sprintf("(blocks int, a *%[1]s, aStride int, x, w, sum, out *%[1]s)", t.goType),
 		"computes, over %d*blocks elements, the inner products of %d rows of A with x, out[i] = A[i]·x, and adds the rows times w to sum: sum += w[0]*A[0] + w[1]*A[1] + ... aStride is in bytes.",
 		64/t.size, dotCols)
-	blocks := GP64()
-	a, aStride := GP64(), GP64()
-	xs, w, sum := GP64(), GP64(), GP64()
+	blocks, a, aStride := GP64(), GP64(), GP64()
 	Load(Param("blocks"), blocks)
 	Load(Param("a"), a)
 	Load(Param("aStride"), aStride)
-	Load(Param("x"), xs)
-	Load(Param("w"), w)
-	Load(Param("sum"), sum)
+	xs, w, sum := pointer("x"), pointer("w"), pointer("sum")
 	row := rowsFrom(a, aStride, dotCols)
 	weights := vectors(x, dotCols)
 	var acc [dotCols][]reg.VecVirtual
@@ -167,7 +163,7 @@ func both(t elem, x ext) {
 	ADDQ(Imm(64), sum)
 	DECQ(blocks)
 	JNZ(LabelRef("loop"))
-	fold(t, x, acc, Mem{Base: Load(Param("out"), GP64())})
+	fold(t, x, acc, Mem{Base: pointer("out")})
 	VZEROUPPER()
 	RET()
 }

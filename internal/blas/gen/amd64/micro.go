@@ -12,8 +12,7 @@ import (
 const unroll = 4
 
 // prefetchSteps is how far ahead of its use B is fetched to the first-level
-// cache, in steps of the inner dimension. The tallest tiles of AVX2, whose panels
-// of B are packed but for a few rows of A, are faster without.
+// cache, in steps of the inner dimension.
 const prefetchSteps = 8
 
 // rowsOfA is how a kernel reads A.
@@ -136,7 +135,7 @@ func tile(t elem, x ext, mr, nv int, a rowsOfA) {
 	av := vectors(x, min(mr, x.regs-mr*nv-nv))
 
 	var ahead reg.Register
-	if !x.rows || mr < tallestAVX2 {
+	if mr != x.unfetched {
 		ahead = GP64()
 		IMUL3Q(Imm(prefetchSteps), bStride, ahead)
 	}
