@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"unsafe"
+
+	"github.com/mlaconvert/mlaconvert/internal/vec"
 )
 
 // The conversions below take little-endian bytes on the side of the file. They convert every element of the float32
@@ -13,13 +15,9 @@ import (
 // BF16ToFloat32 widens len(dst) bfloat16 values. It is exact.
 func BF16ToFloat32(dst []float32, src []byte) {
 	src = src[:2*len(dst)]
-	for len(dst) >= 4 && len(src) >= 8 {
-		d, v := (*[4]float32)(dst), binary.LittleEndian.Uint64(src)
-		d[0] = math.Float32frombits(uint32(v) << 16)
-		d[1] = math.Float32frombits(uint32(v) & 0xffff0000)
-		d[2] = math.Float32frombits(uint32(v>>32) << 16)
-		d[3] = math.Float32frombits(uint32(v>>32) & 0xffff0000)
-		dst, src = dst[4:], src[8:]
+	if littleEndian {
+		vec.WidenBF16(dst, halvesOf(src))
+		return
 	}
 	for i := range dst {
 		dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
@@ -29,19 +27,8 @@ func BF16ToFloat32(dst []float32, src []byte) {
 // Float32ToBF16 narrows len(src) values to bfloat16.
 func Float32ToBF16(dst []byte, src []float32) {
 	dst = dst[:2*len(src)]
-	for len(src) >= 4 && len(dst) >= 8 {
-		s := (*[4]float32)(src)
-		a, b, c, d := math.Float32bits(s[0]), math.Float32bits(s[1]), math.Float32bits(s[2]), math.Float32bits(s[3])
-		// The differences are negative for a NaN and only then.
-		if int32((infinity-a&^signBit)|(infinity-b&^signBit)|(infinity-c&^signBit)|(infinity-d&^signBit)) >= 0 {
-			v := uint64(roundBF16(a)>>16|roundBF16(b)&0xffff0000) | uint64(roundBF16(c)>>16|roundBF16(d)&0xffff0000)<<32
-			binary.LittleEndian.PutUint64(dst, v)
-		} else {
-			for i, x := range s {
-				binary.LittleEndian.PutUint16(dst[2*i:], bf16Bits(x))
-			}
-		}
-		src, dst = src[4:], dst[8:]
+	if littleEndian && vec.NarrowBF16(halvesOf(dst), src) {
+		return
 	}
 	for i, x := range src {
 		binary.LittleEndian.PutUint16(dst[2*i:], bf16Bits(x))
@@ -133,6 +120,11 @@ var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 // bytesOf returns the memory of x.
 func bytesOf(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}
+
+// halvesOf returns the 16-bit elements in b, in this machine's order.
+func halvesOf(b []byte) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/2)
 }
 
 // F32ToFloat32 reads len(dst) float32 values.

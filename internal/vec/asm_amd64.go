@@ -103,3 +103,8 @@ func maxAVX512(blocks int, x *float32, lanes *float32)
 //
 //go:noescape
 func widenAVX512(blocks int, dst *float32, src *uint16)
+
+// narrowAVX2 rounds 16*blocks float32 to bfloat16, and sets special where one is NaN or infinite.
+//
+//go:noescape
+func narrowAVX2(blocks int, dst *uint16, src *float32, special *uint32)

@@ -747,3 +747,52 @@ loop:
 	JNZ       loop
 	VZEROUPPER
 	RET
+
+// func narrowAVX2(blocks int, dst *uint16, src *float32, special *uint32)
+// Requires: AVX, AVX2
+TEXT ·narrowAVX2(SB), NOSPLIT, $0-32
+	MOVQ         blocks+0(FP), AX
+	MOVQ         dst+8(FP), CX
+	MOVQ         src+16(FP), DX
+	MOVQ         special+24(FP), BX
+	MOVL         $0x00007fff, SI
+	VMOVD        SI, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x7f800000, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Y2
+	VPXOR        Y3, Y3, Y3
+
+loop:
+	VMOVDQU   (DX), Y4
+	VPAND     Y2, Y4, Y5
+	VPCMPEQD  Y2, Y5, Y5
+	VPOR      Y5, Y3, Y3
+	VPSRLD    $0x10, Y4, Y5
+	VPAND     Y1, Y5, Y5
+	VPADDD    Y0, Y4, Y4
+	VPADDD    Y5, Y4, Y4
+	VPSRLD    $0x10, Y4, Y4
+	VMOVDQU   32(DX), Y5
+	VPAND     Y2, Y5, Y6
+	VPCMPEQD  Y2, Y6, Y6
+	VPOR      Y6, Y3, Y3
+	VPSRLD    $0x10, Y5, Y6
+	VPAND     Y1, Y6, Y6
+	VPADDD    Y0, Y5, Y5
+	VPADDD    Y6, Y5, Y5
+	VPSRLD    $0x10, Y5, Y5
+	VPACKUSDW Y5, Y4, Y4
+	VPERMQ    $0xd8, Y4, Y4
+	VMOVDQU   Y4, (CX)
+	ADDQ      $+32, CX
+	ADDQ      $+64, DX
+	DECQ      AX
+	JNZ       loop
+	VPMOVMSKB Y3, AX
+	MOVL      AX, (BX)
+	VZEROUPPER
+	RET

@@ -103,6 +103,17 @@ func maxBlocks(blocks int, x *float32, lanes *[block]float32) {
 	}
 }
 
+func narrowBlocks(blocks int, dst *uint16, src *float32) (special bool) {
+	switch level {
+	case isa.AVX512, isa.AVX2:
+		var mask uint32
+		narrowAVX2(blocks, dst, src, &mask)
+		return mask != 0
+	default:
+		return narrowPortable(blocks, dst, src)
+	}
+}
+
 func widenBlocks(blocks int, dst *float32, src *uint16) {
 	switch level {
 	case isa.AVX512:

@@ -76,6 +76,10 @@ func maxBlocks(blocks int, x *float32, lanes *[block]float32) {
 	maxPortable(blocks, x, lanes)
 }
 
+func narrowBlocks(blocks int, dst *uint16, src *float32) (special bool) {
+	return narrowPortable(blocks, dst, src)
+}
+
 func widenBlocks(blocks int, dst *float32, src *uint16) {
 	if level == isa.NEON {
 		widenNEON(blocks, dst, src)

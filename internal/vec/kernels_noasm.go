@@ -26,4 +26,8 @@ func scaleMulBlocks(blocks int, dst, x *float32, a float32, w *float32) {
 
 func maxBlocks(blocks int, x *float32, lanes *[block]float32) { maxPortable(blocks, x, lanes) }
 
+func narrowBlocks(blocks int, dst *uint16, src *float32) (special bool) {
+	return narrowPortable(blocks, dst, src)
+}
+
 func widenBlocks(blocks int, dst *float32, src *uint16) { widenPortable(blocks, dst, src) }

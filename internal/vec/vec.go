@@ -247,3 +247,17 @@ func WidenBF16(dst []float32, src []uint16) {
 		dst[i] = math.Float32frombits(uint32(src[i]) << 16)
 	}
 }
+
+// NarrowBF16 rounds to the nearest bfloat16 bits, to even where two are as near, and reports whether all of src are finite.
+// If not, what is in dst means nothing.
+func NarrowBF16(dst []uint16, src []float32) (finite bool) {
+	check(len(dst), len(src))
+	n := len(src) / block
+	finite = n == 0 || !narrowBlocks(n, &dst[0], &src[0])
+	for i := n * block; i < len(src); i++ {
+		u := math.Float32bits(src[i])
+		finite = finite && u&infinity != infinity
+		dst[i] = narrowOne(u)
+	}
+	return finite
+}

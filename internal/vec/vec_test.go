@@ -192,6 +192,14 @@ func comparePortable(x, y, z []float32, a float32) error {
 			WidenBF16(d, s)
 			return d
 		}},
+		{"NarrowBF16", func() []float32 {
+			d, s := make([]float32, n), make([]uint16, n)
+			if !NarrowBF16(s, x) {
+				return nil
+			}
+			WidenBF16(d, s)
+			return d
+		}},
 	} {
 		if err := sameSlices(f.run(), withPortable(f.run)); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
@@ -446,6 +454,12 @@ func TestBounds(t *testing.T) {
 			Scale(2, in)
 			ScaleMul(in, x, 2, x)
 			WidenBF16(in, h)
+			rounded := make([]uint16, n+1)
+			rounded[n] = 7
+			NarrowBF16(rounded[:n:n], x)
+			if rounded[n] != 7 {
+				t.Fatalf("n %d: wrote outside", n)
+			}
 			if d[0] != -7 || d[n+1] != -7 {
 				t.Fatalf("n %d: wrote outside", n)
 			}
@@ -456,14 +470,15 @@ func TestBounds(t *testing.T) {
 func TestPanics(t *testing.T) {
 	two, three := make([]float32, 2), make([]float32, 3)
 	for name, f := range map[string]func(){
-		"Exp":       func() { Exp(two, three) },
-		"ExpSum":    func() { ExpSum(two, three, 0) },
-		"SiLUMul":   func() { SiLUMul(two, two, three) },
-		"Dot":       func() { Dot(two, three) },
-		"DotF64":    func() { DotF64(two, three) },
-		"Axpy":      func() { Axpy(1, two, three) },
-		"ScaleMul":  func() { ScaleMul(two, two, 1, three) },
-		"WidenBF16": func() { WidenBF16(two, make([]uint16, 3)) },
+		"Exp":        func() { Exp(two, three) },
+		"ExpSum":     func() { ExpSum(two, three, 0) },
+		"SiLUMul":    func() { SiLUMul(two, two, three) },
+		"Dot":        func() { Dot(two, three) },
+		"DotF64":     func() { DotF64(two, three) },
+		"Axpy":       func() { Axpy(1, two, three) },
+		"ScaleMul":   func() { ScaleMul(two, two, 1, three) },
+		"WidenBF16":  func() { WidenBF16(two, make([]uint16, 3)) },
+		"NarrowBF16": func() { NarrowBF16(make([]uint16, 2), three) },
 	} {
 		func() {
 			defer func() {
@@ -496,6 +511,7 @@ func BenchmarkVec(b *testing.B) {
 			{"ScaleMul", func() { ScaleMul(d, x, 2, y) }},
 			{"Max", func() { Max(x) }},
 			{"WidenBF16", func() { WidenBF16(d, h) }},
+			{"NarrowBF16", func() { NarrowBF16(h, x) }},
 		} {
 			b.Run(f.name+"/"+level.String(), func(b *testing.B) {
 				for b.Loop() {
@@ -505,4 +521,48 @@ func BenchmarkVec(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestNarrowBF16: every value becomes the nearest of the bfloat16 around it, the even one if it is half way, as float64, in
+// which all of these are exact, says; and one NaN or infinity anywhere is found.
+func TestNarrowBF16(t *testing.T) {
+	value := func(h uint32) float64 { return float64(math.Float32frombits(h << 16)) }
+	eachLevel(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(9, 9))
+		for _, n := range lengths {
+			x, got := make([]float32, n), make([]uint16, n)
+			for range 50 {
+				for i := range x {
+					u := rng.Uint32()
+					if rng.IntN(2) == 0 {
+						u = u&^0xffff | []uint32{0, 1, 0x7fff, 0x8000, 0x8001, 0xffff}[rng.IntN(6)]
+					}
+					if u&0x7f800000 >= 0x7f000000 {
+						u &^= 1 << 30 // no NaN or infinity, nor what is next to one
+					}
+					x[i] = math.Float32frombits(u)
+				}
+				if !NarrowBF16(got, x) {
+					t.Fatalf("n %d: finite values taken for others", n)
+				}
+				for i, v := range x {
+					below := math.Float32bits(v) >> 16 // toward zero
+					want := below
+					if low, high := math.Abs(float64(v)-value(below)), math.Abs(float64(v)-value(below+1)); high < low || high == low && below&1 == 1 {
+						want = below + 1
+					}
+					if uint32(got[i]) != want {
+						t.Fatalf("%g (%#x) became %#x, want %#x", v, math.Float32bits(v), got[i], want)
+					}
+				}
+				if n > 0 {
+					bad := []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), math.Float32frombits(0x7f800001)}
+					x[rng.IntN(n)] = bad[rng.IntN(len(bad))]
+					if NarrowBF16(got, x) {
+						t.Fatalf("n %d: %v taken for finite", n, x)
+					}
+				}
+			}
+		}
+	})
 }

@@ -26,6 +26,7 @@ func vecKernels() {
 		vecMax(x)
 		vecWiden(x)
 	}
+	vecNarrow(avx2) // half the width is fast enough to wait for memory
 }
 
 // parts is the number of vectors in a block of float32.
@@ -342,6 +343,48 @@ func vecWiden(x ext) {
 		next(64, dst)
 		next(32, src)
 	})
+	VZEROUPPER()
+	RET()
+}
+
+// vecNarrow rounds to nearest even by adding just under half of the last kept place, or exactly half where that place is odd.
+func vecNarrow(x ext) {
+	blocks := vecText("narrow", x, "dst *uint16, src *float32, special *uint32",
+		fmt.Sprintf("rounds %d*blocks float32 to bfloat16, and sets special where one is NaN or infinite.", vecBlock))
+	dst, src, special := pointer("dst"), pointer("src"), pointer("special")
+	constant := func(bits uint32) reg.VecVirtual {
+		low, v := GP32(), x.vec()
+		MOVL(U32(bits), low)
+		VMOVD(low, v.AsX())
+		VPBROADCASTD(v.AsX(), v)
+		return v
+	}
+	half, one, infinity, found := constant(0x7fff), constant(1), constant(0x7f800000), x.vec()
+	VPXOR(found, found, found)
+	loop(blocks, func() {
+		var parts []reg.VecVirtual
+		for i := range x.parts() {
+			v, odd, exponent := x.vec(), x.vec(), x.vec()
+			VMOVDQU(Mem{Base: src, Disp: i * x.bytes}, v)
+			VPAND(infinity, v, exponent)
+			VPCMPEQD(infinity, exponent, exponent)
+			VPOR(exponent, found, found)
+			VPSRLD(Imm(16), v, odd)
+			VPAND(one, odd, odd)
+			VPADDD(half, v, v)
+			VPADDD(odd, v, v)
+			VPSRLD(Imm(16), v, v)
+			parts = append(parts, v)
+		}
+		VPACKUSDW(parts[1], parts[0], parts[0]) // by halves of the registers
+		VPERMQ(Imm(0b11_01_10_00), parts[0], parts[0])
+		VMOVDQU(parts[0], Mem{Base: dst})
+		next(32, dst)
+		next(64, src)
+	})
+	mask := GP32()
+	VPMOVMSKB(found, mask)
+	MOVL(mask, Mem{Base: special})
 	VZEROUPPER()
 	RET()
 }
