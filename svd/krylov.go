@@ -41,7 +41,7 @@ func blockKrylov(g *operator, k int, opt Options) (*leadingSpace, error) {
 		return nil, err
 	}
 	watch := &convergence{total: g.trace, tol: opt.Tol, longest: max(width, k/4)}
-	nextCheck := min(capacity, k+k/2)
+	nextCheck := min(capacity, k+5*k/8)
 	out := &leadingSpace{total: g.trace}
 	for {
 		full, err := s.step()
@@ -228,7 +228,7 @@ func (s *krylov) step() (full bool, err error) {
 func (s *krylov) project(v Matrix, first int) Matrix {
 	if s.g.single != nil {
 		known := s.basis32.slice(first, s.size)
-		c := product32(s.e, true, narrow(v), known)
+		c := product32(s.e, true, known, narrow(v)).transposed() // known is multiplied where it lies
 		product32(s.e, false, c, known).addTo(v, -1)
 		return c.widened()
 	}

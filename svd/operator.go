@@ -61,7 +61,8 @@ func (g *operator) formed() bool { return g.gram != nil || g.single != nil }
 // apply writes X G into w, which is zero. If G is not formed it leaves the images of X in image.
 func (g *operator) apply(x, w, image Matrix) {
 	if g.single != nil {
-		product32(g.e, false, narrow(x), *g.single).addTo(w, 1)
+		// G X^T, for G is multiplied where it lies.
+		product32(g.e, true, *g.single, narrow(x)).transposed().addTo(w, 1)
 		return
 	}
 	if g.gram != nil {

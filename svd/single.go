@@ -76,6 +76,16 @@ func (a matrix32) addTo(b Matrix, f float64) {
 	}
 }
 
+func (a matrix32) transposed() matrix32 {
+	out := newMatrix32(a.cols, a.rows)
+	for i := range a.rows {
+		for j, v := range a.data[i*a.cols : (i+1)*a.cols] {
+			out.data[j*a.rows+i] = v
+		}
+	}
+	return out
+}
+
 func (a matrix32) widened() Matrix {
 	out := NewMatrix(a.rows, a.cols)
 	for i, v := range a.data {
