@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync"
 	"unsafe"
+
+	"github.com/mlaconvert/mlaconvert/internal/hugepage"
 )
 
 // poolBytes is the most memory that one pool keeps for reuse.
@@ -54,7 +56,7 @@ func (p *pool[T]) put(s *scratch[T]) {
 	}
 	p.mu.Unlock()
 	if !keep && s.mapped != nil {
-		unmapHuge(s.mapped)
+		hugepage.Unmap(s.mapped)
 	}
 }
 
@@ -71,7 +73,7 @@ func (s *scratch[T]) bytes() uintptr {
 func newScratch[T float](class int) *scratch[T] {
 	var t T
 	n, size := 1<<class, unsafe.Sizeof(t)
-	if b := mapHuge(n * int(size)); b != nil {
+	if b := hugepage.Map(n * int(size)); b != nil {
 		return &scratch[T]{unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n), class, b}
 	}
 	const line = 64

@@ -3,19 +3,22 @@ package checkpoint
 import (
 	"errors"
 	"os"
-	"sync"
 	"syscall"
 	"unsafe"
+
+	"github.com/mlaconvert/mlaconvert/internal/hugepage"
 )
 
 // Large tensors are written past the page cache where the system says how: at the disk's rate, for a fraction of the
-// processor time, without writers of one file waiting for each other, and with nothing left for the sync that follows.
+// processor time, without writers of one file waiting for each other, and with nothing left for the sync that follows. A disk takes
+// memory in pieces that are contiguous there. In huge pages that is a whole write, in small ones every 4 KB: a virtual disk (virtio)
+// took 2.9 to 3.3 s for 1 GB of these, with a quarter of two processors' time spent outside the machine, and 0.6 s of those.
 
 const (
 	// directAlign is the alignment of offsets, lengths and memory that a direct write keeps to.
 	directAlign = 4096
-	// directBytes is the size of one such write.
-	directBytes = 1 << 20
+	// directBytes is the size of one such write, that of a huge page.
+	directBytes = 2 << 20
 	// directLeast is the size from which a tensor is worth it.
 	directLeast = 4 << 20
 )
@@ -25,19 +28,19 @@ const (
 type directWriter struct {
 	direct, plain *os.File
 	at            int64 // where the next byte goes
-	buf           *[]byte
+	mapped        []byte
+	buf           []byte
 	n             int // bytes in buf, which end at at
 }
 
-var directPool = sync.Pool{New: func() any {
-	b := make([]byte, directBytes+directAlign)
-	skip := int(-uintptr(unsafe.Pointer(&b[0])) % directAlign)
-	b = b[skip : skip+directBytes : skip+directBytes]
-	return &b
-}}
-
+// newDirectWriter returns a writer from offset at on. The caller must release it.
 func newDirectWriter(direct, plain *os.File, at int64) *directWriter {
-	return &directWriter{direct: direct, plain: plain, at: at, buf: directPool.Get().(*[]byte)}
+	d := &directWriter{direct: direct, plain: plain, at: at, mapped: hugepage.Map(directBytes)}
+	if d.buf = d.mapped; d.buf == nil {
+		b := make([]byte, directBytes+directAlign)
+		d.buf = b[-uintptr(unsafe.Pointer(&b[0]))%directAlign:][:directBytes]
+	}
+	return d
 }
 
 func (d *directWriter) write(b []byte) error {
@@ -50,7 +53,7 @@ func (d *directWriter) write(b []byte) error {
 		b = b[head:]
 	}
 	for len(b) > 0 {
-		k := copy((*d.buf)[d.n:], b)
+		k := copy(d.buf[d.n:], b)
 		b, d.n, d.at = b[k:], d.n+k, d.at+int64(k)
 		if d.n == directBytes {
 			if err := d.flush(); err != nil {
@@ -63,7 +66,7 @@ func (d *directWriter) write(b []byte) error {
 
 // flush writes what is in the buffer.
 func (d *directWriter) flush() error {
-	b, at := (*d.buf)[:d.n], d.at-int64(d.n)
+	b, at := d.buf[:d.n], d.at-int64(d.n)
 	d.n = 0
 	blocks := len(b) &^ (directAlign - 1)
 	if blocks > 0 {
@@ -84,6 +87,8 @@ func (d *directWriter) flush() error {
 
 // release gives the buffer back.
 func (d *directWriter) release() {
-	directPool.Put(d.buf)
-	d.buf = nil
+	if d.mapped != nil {
+		hugepage.Unmap(d.mapped)
+	}
+	d.mapped, d.buf = nil, nil
 }

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package blas
-
-func mapHuge(int) []byte { return nil }
-
-func unmapHuge([]byte) {}
