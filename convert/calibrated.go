@@ -13,7 +13,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
-	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // calibrated is the method [Calibrated]. All layers are converted together, before the first is written: each is fitted
@@ -145,7 +144,7 @@ func stepProgress(progress Progress) func(calibrate.Step) {
 	}
 }
 
-func (c *calibrated) convert(_ *blas.Engine, layer, rank int, _ func(*mla.Attention)) (*result, error) {
+func (c *calibrated) convert(_ *blas.Engine, layer, rank int, _ func(*outer)) (*result, error) {
 	if c.layers == nil {
 		return nil, errors.New("calibrated layers asked for before the calibration")
 	}

@@ -63,42 +63,98 @@ func attentionSpecs(m *arch.MLA, d checkpoint.DType) []checkpoint.Spec {
 	return specs
 }
 
-// An emitter takes one tensor of a layer; data is valid during the call.
-type emitter func(name string, data []float32) error
+// An emitter takes one tensor of a layer, as [checkpoint.Writer.WriteParts] does.
+type emitter func(name string, parts func(put func(data []float32) error) error) error
 
-// outerTensors writes what of a layer's attention does not depend on its latent: queries and output. Heads narrower than the
-// target's are padded with zeros.
-func outerTensors(m *arch.MLA, a *mla.Attention, emit emitter) error {
+// whole emits a tensor in one part.
+func (e emitter) whole(name string, data []float32) error {
+	return e(name, func(put func([]float32) error) error { return put(data) })
+}
+
+// outer is what of a layer's attention does not depend on its latent: queries and output, of which a part is in memory at a
+// time. What its functions return holds until their next call.
+type outer struct {
+	// nopeDim and vDim are the widths of its heads.
+	nopeDim, vDim int
+	// scale multiplies the scores before the softmax.
+	scale float64
+	// queries returns the rows of W_Q of query head h: those without a position [nopeDim, d] and the rotary [RopeDim, d].
+	queries func(h int) (nope, rope svd.Matrix, err error)
+	// output returns rows lo to hi-1 of W_O, [hi-lo, Heads*vDim].
+	output func(lo, hi int) (svd.Matrix, error)
+	// bias, if not nil, is added to the output [d].
+	bias []float64
+}
+
+// outerOf is the outer part of an attention that is in memory.
+func outerOf(a *mla.Attention) *outer {
+	rows := func(m svd.Matrix, lo, hi int) svd.Matrix { return m.Slice(lo, hi, 0, m.Cols) }
+	return &outer{
+		nopeDim: a.NoPEDim, vDim: a.VDim, scale: a.Scale, bias: a.Bias,
+		queries: func(h int) (nope, rope svd.Matrix, err error) {
+			return rows(a.QNoPE, h*a.NoPEDim, (h+1)*a.NoPEDim), rows(a.QRope, h*a.RopeDim, (h+1)*a.RopeDim), nil
+		},
+		output: func(lo, hi int) (svd.Matrix, error) { return rows(a.O, lo, hi), nil },
+	}
+}
+
+// partRows is how many rows of the given width are worked on at a time where a matrix is not in memory as a whole.
+func partRows(cols int) int { return max(1, 1<<19/cols) }
+
+// outerTensors writes the outer part of a layer's attention. Heads narrower than the target's are padded with zeros.
+func outerTensors(m *arch.MLA, a *outer, emit emitter) error {
 	t := &arch.MLATensors
 	var buf buffer
 	// The engine multiplies scores by 1/sqrt(nope+rope), and for some rotary scalings by a factor of its own.
-	scale := a.Scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim)) / m.Rope.ScoreFactor()
-	q := buf.zero(m.Heads*(m.NoPEDim+m.RopeDim), m.Hidden)
-	for h := range m.Heads {
-		first := h * (m.NoPEDim + m.RopeDim)
-		q.put(first, scale, a.QNoPE, h*a.NoPEDim, a.NoPEDim)
-		q.put(first+m.NoPEDim, scale, a.QRope, h*m.RopeDim, m.RopeDim)
-	}
-	if err := emit(t.Q, q.data); err != nil {
-		return err
-	}
-	o := buf.zero(m.Hidden, m.Heads*m.VDim)
-	for i := range m.Hidden {
+	scale := a.scale * math.Sqrt(float64(m.NoPEDim+m.RopeDim)) / m.Rope.ScoreFactor()
+	err := emit(t.Q, func(put func([]float32) error) error {
 		for h := range m.Heads {
-			to := o.data[i*o.cols+h*m.VDim:][:a.VDim]
-			for j, v := range a.O.Row(i)[h*a.VDim : (h+1)*a.VDim] {
-				to[j] = float32(v)
+			nope, rope, err := a.queries(h)
+			if err != nil {
+				return err
+			}
+			q := buf.zero(m.NoPEDim+m.RopeDim, m.Hidden)
+			q.put(0, scale, nope, 0, nope.Rows)
+			q.put(m.NoPEDim, scale, rope, 0, rope.Rows)
+			if err := put(q.data); err != nil {
+				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if err := emit(t.O, o.data); err != nil || !m.Bias {
+	err = emit(t.O, func(put func([]float32) error) error {
+		step := partRows(m.Heads * m.VDim)
+		for lo := 0; lo < m.Hidden; lo += step {
+			rows, err := a.output(lo, min(lo+step, m.Hidden))
+			if err != nil {
+				return err
+			}
+			o := buf.zero(rows.Rows, m.Heads*m.VDim)
+			for i := range rows.Rows {
+				for h := range m.Heads {
+					to := o.data[i*o.cols+h*m.VDim:][:a.vDim]
+					for j, v := range rows.Row(i)[h*a.vDim : (h+1)*a.vDim] {
+						to[j] = float32(v)
+					}
+				}
+			}
+			if err := put(o.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || !m.Bias {
 		return err
 	}
 	bias := buf.zero(1, m.Hidden)
-	for i, b := range a.Bias {
+	for i, b := range a.bias {
 		bias.data[i] = float32(b)
 	}
-	return emit(t.OBias, bias.data)
+	return emit.whole(t.OBias, bias.data)
 }
 
 // latentTensors writes the latent of a layer's attention and what is made of it. gamma [d] is the weight of the input norm:
@@ -113,13 +169,13 @@ func latentTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.
 	down := buf.zero(m.Rank+m.RopeDim, m.Hidden)
 	down.put(0, s, a.Down, 0, a.Rank())
 	down.put(m.Rank, 1, a.KRope, 0, m.RopeDim)
-	if err := emit(t.KVDown, down.data); err != nil {
+	if err := emit.whole(t.KVDown, down.data); err != nil {
 		return err
 	}
 	if m.Bias {
 		bias := buf.zero(1, m.Rank+m.RopeDim)
 		bias.data[m.Rank-1] = constantChannel
-		if err := emit(t.KVDownBias, bias.data); err != nil {
+		if err := emit.whole(t.KVDownBias, bias.data); err != nil {
 			return err
 		}
 	}
@@ -127,7 +183,7 @@ func latentTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.
 	for i := range norm.data {
 		norm.data[i] = w
 	}
-	if err := emit(t.LatentNorm, norm.data); err != nil {
+	if err := emit.whole(t.LatentNorm, norm.data); err != nil {
 		return err
 	}
 	kv := buf.zero(m.Heads*(m.NoPEDim+m.VDim), m.Rank)
@@ -136,7 +192,7 @@ func latentTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.
 		kv.put(first, up, a.UpK, h*a.NoPEDim, a.NoPEDim)
 		kv.put(first+m.NoPEDim, up, a.UpV, h*a.VDim, a.VDim)
 	}
-	return emit(t.KVUp, kv.data)
+	return emit.whole(t.KVUp, kv.data)
 }
 
 // normScales returns the factor s of the latent's rows, the weight w of the norm and the factor of kv_b_proj.

@@ -79,7 +79,7 @@ func randomGamma(r *rand.Rand, d int) []float64 {
 // attentionTensors writes a layer's attention in the tensors of [attentionSpecs]: those of [outerTensors], then those of
 // [latentTensors].
 func attentionTensors(m *arch.MLA, a *mla.Attention, gamma []float64, d checkpoint.DType, emit emitter) error {
-	if err := outerTensors(m, a, emit); err != nil {
+	if err := outerTensors(m, outerOf(a), emit); err != nil {
 		return err
 	}
 	return latentTensors(m, a, gamma, d, emit)
@@ -160,7 +160,9 @@ func engineOutput(t *testing.T, m *arch.MLA, a *mla.Attention, gamma []float64, 
 			t.Fatal(err)
 		}
 	}
-	err = attentionTensors(m, a, gamma, d, func(name string, data []float32) error { return w.WriteTensor(names.Layer(0, name), data) })
+	err = attentionTensors(m, a, gamma, d, func(name string, parts func(func([]float32) error) error) error {
+		return w.WriteParts(names.Layer(0, name), parts)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,11 +260,13 @@ func TestNormCostsNothing(t *testing.T) {
 			gamma := randomGamma(r, target.Hidden)
 			x := normedInputs(r, 8, gamma)
 			tensors := make(map[string][]float64)
-			err := attentionTensors(&target, a, gamma, d, func(name string, data []float32) error {
-				for _, v := range data {
-					tensors[name] = append(tensors[name], float64(v))
-				}
-				return nil
+			err := attentionTensors(&target, a, gamma, d, func(name string, parts func(func([]float32) error) error) error {
+				return parts(func(data []float32) error {
+					for _, v := range data {
+						tensors[name] = append(tensors[name], float64(v))
+					}
+					return nil
+				})
 			})
 			if err != nil {
 				t.Fatal(err)

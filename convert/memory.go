@@ -11,34 +11,29 @@ import (
 )
 
 // layerMemory is the peak memory of one layer in work, in bytes: with d the hidden width, q and k the rows of the query
-// and of the key projection, s = H*rope the rows of the rotary queries, r the latent rows and n = min(2k, d) the order of
-// the joint eigenproblem, in float64
+// and of the key projection, r the latent rows and n = min(2k, d) the order of the joint eigenproblem, in float64
 //
-//	d (2q + 2k)        the source's Q, K, V, O
-//	d (s + rope)       rotary queries and key
+//	d (2k + rope)      the source's K and V (of Q and O there is a part at a time), rotary key
 //	d (k + 2k + 2k)    position-free keys; the weighted stack of keys and values; the same times the metric
-//	2 n^2 + 8 n (r+64) the eigenproblem, with its blocks of vectors and their oversampling
+//	2 n^2              the eigenproblem, and where it is solved in a Krylov space (5 r < 2 n)
+//	8 n (r+64)         its blocks of vectors and their oversampling
 //	3 r d + 2 q r      down-projection with its steps; up-projections of the heads
 //	q w + 2 k^2        query covariances of head width w; the real and the complex covariance of the keys
 //
-// and in float32 the largest tensor of the output. Not all of it is live at one moment (see [Plan.PeakMemory]).
+// and in float32 the larger of the latent's tensors. Not all of it is live at one moment (see [Plan.PeakMemory]).
 func (p *Plan) layerMemory() int64 {
 	m := p.Source
 	d, w := int64(m.Hidden), int64(m.HeadDim)
 	q, k := int64(m.Heads)*w, int64(m.KVHeads)*w
 	rope := int64(p.Recipe.RopeDim)
-	s := int64(m.Heads) * rope
 	r := int64(p.ContentRank())
 	n := min(2*k, d)
-	doubles := d*(2*q+2*k) + d*(s+rope) + 5*d*k + 2*n*n + 8*n*(r+64) + 3*r*d + 2*q*r + q*w + 2*k*k
-	var largest int64
-	for _, spec := range p.AttentionSpecs() {
-		size := int64(4)
-		for _, x := range spec.Shape {
-			size *= int64(x)
-		}
-		largest = max(largest, size)
+	doubles := d*(2*k+rope) + 5*d*k + 2*n*n + 3*r*d + 2*q*r + q*w + 2*k*k
+	if 5*r < 2*n {
+		doubles += 8 * n * (r + 64)
 	}
+	rank, heads := int64(p.Target.Rank), int64(p.Target.Heads)
+	largest := 4 * max((rank+rope)*d, heads*int64(p.Target.NoPEDim+p.Target.VDim)*rank)
 	if !p.Target.Bias {
 		// The energy rows: their directions out of a matrix of order d, and the latent with its steps.
 		doubles += 4*d*d + 4*d*int64(p.Target.Rank)
@@ -50,10 +45,10 @@ const (
 	// baseMemory is the program itself and the pages of the source in flight; jobMemory what every further layer at once adds
 	// to it, buffers of the kernels and of the writer.
 	baseMemory = 20e6
-	jobMemory  = 12e6
+	jobMemory  = 8e6
 	// firstShare is how much of a layer's matrices, with the garbage, is resident at the peak of the first, moreShare of every
 	// further layer at once, whose peaks do not coincide. Both are measured, on models from hidden 576 to 4,096, grouped and
-	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 11 % less to 12 % more than the peak.
+	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 12 % less to 15 % more than the peak.
 	firstShare = 0.94
 	moreShare  = 0.85
 	// margin is what a limit leaves free, for the prediction may be too low by about that.

@@ -17,7 +17,6 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
-	"github.com/mlaconvert/mlaconvert/mla"
 )
 
 // Progress is told how far a conversion has got. Phases follow one another; Done counts up within one.
@@ -386,18 +385,18 @@ func (r *run) copies(ctx context.Context, w *work) error {
 // attention converts and writes the attention of a layer: what is known before its latent while that is computed.
 func (r *run) attention(e *blas.Engine, u *unit) (*Layer, error) {
 	p := r.plan
-	emit := func(name string, data []float32) error {
-		return r.writer.WriteTensor(arch.MLATensors.Layer(u.layer, name), data)
+	emit := func(name string, parts func(func([]float32) error) error) error {
+		return r.writer.WriteParts(arch.MLATensors.Layer(u.layer, name), parts)
 	}
-	var outer chan error // of what is written beside
-	converted, err := r.converter.convert(e, u.layer, p.ContentRank(), func(a *mla.Attention) {
-		outer = make(chan error, 1)
-		go func() { outer <- outerTensors(p.Target, a, emit) }()
+	var beside chan error // of what is written beside
+	converted, err := r.converter.convert(e, u.layer, p.ContentRank(), func(a *outer) {
+		beside = make(chan error, 1)
+		go func() { beside <- outerTensors(p.Target, a, emit) }()
 	})
-	if outer != nil {
-		err = cmp.Or(err, <-outer)
+	if beside != nil {
+		err = cmp.Or(err, <-beside)
 	} else if err == nil {
-		err = outerTensors(p.Target, converted.attention, emit)
+		err = outerTensors(p.Target, outerOf(converted.attention), emit)
 	}
 	if err != nil {
 		return nil, err

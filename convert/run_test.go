@@ -114,7 +114,7 @@ type meeting struct {
 	tell   func()
 }
 
-func (m *meeting) convert(e *blas.Engine, layer, rank int, known func(*mla.Attention)) (*result, error) {
+func (m *meeting) convert(e *blas.Engine, layer, rank int, known func(*outer)) (*result, error) {
 	if m.absent.Add(-1) == 0 {
 		m.tell()
 		close(m.begun)
@@ -343,11 +343,18 @@ func TestRunOutput(t *testing.T) {
 		}
 		random := rand.New(rand.NewPCG(4, 4))
 		for layer := range s.Layers {
-			source, gamma, err := loadAttention(p, layer)
+			source, err := openLayer(p, layer)
 			if err != nil {
 				t.Fatal(err)
 			}
-			converted, err := mla.Convert(source, mla.DataFree(nil, source, gamma, 128), mla.Options{
+			// The conversion has of queries and output a part in memory at a time, and this all.
+			for tensor, to := range map[*checkpoint.Tensor]*svd.Matrix{source.q: &source.Q, source.o: &source.O} {
+				if *to, err = widen(tensor); err != nil {
+					t.Fatal(err)
+				}
+			}
+			gamma := source.gamma
+			converted, err := mla.Convert(&source.Source, mla.DataFree(nil, &source.Source, gamma, 128), mla.Options{
 				Rank: 11, Frequencies: p.Source.Rope.Frequencies(8), Slots: mla.SlotOptions{QueryPower: 1},
 			})
 			if err != nil {

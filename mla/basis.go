@@ -43,10 +43,12 @@ func MetricWidth(hidden, kvRows, rank int) int {
 // NewBasis returns the m leading directions, or fewer if the keys and values have fewer, of the layer's stacked keys and
 // values under the inputs' second moment [d, d] and the heads' query covariances E[q_h q_h^T], keys and values counted alike.
 func NewBasis(e *blas.Engine, s *Source, input svd.Matrix, queries []svd.Matrix, m int) (*Basis, error) {
+	outputs := s.zeroOutputs()
+	s.addOutputs(e, s.O, outputs)
 	var keys, values []svd.Block
 	for g := range s.KVHeads {
 		keys = append(keys, svd.Block{A: headRows(s.K, g, s.HeadDim), Q: svd.GramMetric(groupQueries(s, queries, g))})
-		values = append(values, svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(e, s, g))})
+		values = append(values, svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(outputs[g])})
 	}
 	metric := input.Clone()
 	addRidge(metric, metricRidge)

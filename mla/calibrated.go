@@ -125,7 +125,7 @@ func (f *Fit) Attention() *Attention {
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(f.frequencies), VDim: s.HeadDim, Frequencies: f.frequencies,
 		QNoPE: s.Q, Down: svd.NewMatrix(p.rank, s.Hidden()),
 		UpK: svd.NewMatrix(s.Heads*s.HeadDim, p.rank), UpV: svd.NewMatrix(s.Heads*s.HeadDim, p.rank),
-		O: s.O, Bias: make([]float64, s.Hidden()), Scale: sourceScale(s.HeadDim),
+		O: s.O, Bias: make([]float64, s.Hidden()), Scale: s.Scale(),
 	}
 	down := basis.full(p.e, p.down)
 	if p.shared == down.Rows {

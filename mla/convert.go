@@ -13,6 +13,9 @@ type Metrics struct {
 	Input svd.Metric
 	// Query holds E[q_h q_h^T] before the rotation, [HeadDim, HeadDim], for each query head.
 	Query []svd.Matrix
+	// Output holds the sum of W_O,h^T W_O,h over the query heads h of each KV head, [HeadDim, HeadDim]: what an error of a
+	// head's values costs in the layer's output.
+	Output []svd.Matrix
 	// Distances is the distribution of the distances at which heads attend.
 	Distances Distances
 }
@@ -21,12 +24,28 @@ type Metrics struct {
 // square before the weight, so C = diag(gamma^2) and E[q_h q_h^T] = W_Q,h C W_Q,h^T. How far heads look cannot be
 // read off the weights; attention that falls with the square of the distance serves far better than attention that is
 // uniform over the context, in tokens (perplexity 3.9 against 10.3 on a small trained model, 2.0 before).
-func DataFree(e *blas.Engine, s *Source, gamma []float64, context int) Metrics {
-	m := Metrics{Input: svd.DiagonalMetric(gamma), Distances: PowerLaw(context, 2)}
-	for h := range s.Heads {
-		m.Query = append(m.Query, m.Input.Congruence(e, headRows(s.Q, h, s.HeadDim)))
+//
+// Queries and output may be missing in s: [Metrics.AddQuery] and [Metrics.AddOutput] then take them piece by piece.
+func DataFree(e *blas.Engine, s *Source, gamma []float64, context int) *Metrics {
+	m := &Metrics{Input: svd.DiagonalMetric(gamma), Distances: PowerLaw(context, 2)}
+	m.Output = s.zeroOutputs()
+	if s.Q.Rows > 0 {
+		for h := range s.Heads {
+			m.AddQuery(e, headRows(s.Q, h, s.HeadDim))
+		}
+		m.AddOutput(e, s, s.O)
 	}
 	return m
+}
+
+// AddQuery takes up W_Q,h [HeadDim, d] of the next query head.
+func (m *Metrics) AddQuery(e *blas.Engine, head svd.Matrix) {
+	m.Query = append(m.Query, m.Input.Congruence(e, head))
+}
+
+// AddOutput takes up rows of W_O, [any number, Heads*HeadDim].
+func (m *Metrics) AddOutput(e *blas.Engine, s *Source, rows svd.Matrix) {
+	s.addOutputs(e, rows, m.Output)
 }
 
 // DataFreeSlots returns the slot options that need no calibration, for a number of slots. Where every source frequency has
@@ -52,9 +71,9 @@ type Options struct {
 	// the source's keys and values alike.
 	KeyWeight float64
 	Engine    *blas.Engine
-	// Known, if set, is called with the attention as soon as all of it but Down, UpK and UpV is known, before the
-	// factorization, which is most of the work.
-	Known func(*Attention)
+	// Known, if set, is called with the slots as soon as they are chosen, before the factorization, which is most of the
+	// work: queries and output do not depend on it.
+	Known func(*Slots)
 }
 
 // Result is a converted layer with what its factorization kept.
@@ -66,15 +85,20 @@ type Result struct {
 	RotaryShare float64
 }
 
-// Convert turns a layer into MLA under the given metrics.
-func Convert(s *Source, m Metrics, o Options) (*Result, error) {
-	if err := s.Check(); err != nil {
+// Convert turns a layer into MLA under the given metrics. Where queries and output are missing in s, QNoPE, QRope and O are
+// in the result; the metrics are all that the rest needs of them, and [Slots.Queries] gives the rotary queries.
+func Convert(s *Source, m *Metrics, o Options) (*Result, error) {
+	whole := s.Q.Rows > 0 || s.O.Rows > 0
+	if err := s.check(whole); err != nil {
 		return nil, err
+	}
+	if len(m.Query) != s.Heads || len(m.Output) != s.KVHeads {
+		return nil, fmt.Errorf("metrics of %d query and %d KV heads, want %d and %d", len(m.Query), len(m.Output), s.Heads, s.KVHeads)
 	}
 	e := o.Engine
 	keyGram := m.Input.Congruence(e, s.K)
 	covariance, energy := keyCovariance(s, keyGram), queryEnergy(s, m.Query)
-	slots, err := findSlots(s, o.Frequencies, covariance, energy, o.Slots)
+	slots, err := findSlots(e, s, o.Frequencies, covariance, energy, o.Slots)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +110,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	for g := range s.KVHeads {
 		queries := svd.GramMetric(groupQueries(s, m.Query, g))
 		key := svd.Block{A: slots.positionFree(e, s, g, rho, keyRows), Q: queries}
-		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(groupOutputs(e, s, g))}
+		value := svd.Block{A: headRows(s.V, g, s.HeadDim), Q: svd.GramMetric(m.Output[g])}
 		// The keys count as they were before the slots: a residual that is rounding stays rounding.
 		keyTrace += queries.Inner(headCols(headRows(keyGram, g, s.HeadDim), g, s.HeadDim))
 		valueTrace += value.Energy(e, m.Input)
@@ -105,12 +129,13 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 	a := Attention{
 		Heads: s.Heads, NoPEDim: s.HeadDim, RopeDim: 2 * len(o.Frequencies), VDim: s.HeadDim,
 		Frequencies: o.Frequencies,
-		QNoPE:       s.Q, QRope: slots.queries(e, s), KRope: keyRows,
-		O: s.O, Scale: sourceScale(s.HeadDim),
+		KRope:       keyRows, Scale: s.Scale(),
 	}
 	if o.Known != nil {
-		known := a
-		o.Known(&known)
+		o.Known(slots)
+	}
+	if whole {
+		a.QNoPE, a.QRope, a.O = s.Q, slots.queries(e, s), s.O
 	}
 	joint, err := svd.Joint(append(keys, values...), m.Input, o.Rank, svd.Options{Engine: e})
 	if err != nil {
@@ -125,7 +150,7 @@ func Convert(s *Source, m Metrics, o Options) (*Result, error) {
 			copy(a.UpV.Row(h*s.HeadDim+i), joint.Up[s.KVHeads+g].Row(i))
 		}
 	}
-	return &Result{Attention: &a, Joint: joint, RotaryShare: slots.share(covariance, energy)}, nil
+	return &Result{Attention: &a, Joint: joint, RotaryShare: slots.share(e, covariance, energy)}, nil
 }
 
 // groupQueries is sum_h E[q_h q_h^T] over the heads of group g.
@@ -140,14 +165,18 @@ func groupQueries(s *Source, queries []svd.Matrix, g int) svd.Matrix {
 	return sum
 }
 
-// groupOutputs is sum_h W_O,h^T W_O,h over the heads of group g.
-func groupOutputs(e *blas.Engine, s *Source, g int) svd.Matrix {
-	sum := svd.NewMatrix(s.HeadDim, s.HeadDim)
-	for h := range s.Heads {
-		if s.Group(h) == g {
-			w := headCols(s.O, h, s.HeadDim)
-			svd.Syrk(e, true, 1, w, 1, sum)
-		}
+// zeroOutputs is a zero matrix [HeadDim, HeadDim] for each group.
+func (s *Source) zeroOutputs() []svd.Matrix {
+	out := make([]svd.Matrix, s.KVHeads)
+	for g := range out {
+		out[g] = svd.NewMatrix(s.HeadDim, s.HeadDim)
 	}
-	return sum
+	return out
+}
+
+// addOutputs adds to the sums of W_O,h^T W_O,h over the heads h of each group what the given rows of W_O contribute.
+func (s *Source) addOutputs(e *blas.Engine, rows svd.Matrix, sums []svd.Matrix) {
+	for h := range s.Heads {
+		svd.Syrk(e, true, 1, headCols(rows, h, s.HeadDim), 1, sums[s.Group(h)])
+	}
 }

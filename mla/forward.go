@@ -21,7 +21,7 @@ func (s *Source) Forward(x svd.Matrix) svd.Matrix {
 	out := svd.NewMatrix(x.Rows, s.Heads*s.HeadDim)
 	for h := range s.Heads {
 		qh, kh, vh := headCols(q, h, s.HeadDim), headCols(k, s.Group(h), s.HeadDim), headCols(v, s.Group(h), s.HeadDim)
-		a := attention(func(m, n int) float64 { return sourceScale(s.HeadDim) * dot(qh.Row(m), kh.Row(n)) }, x.Rows)
+		a := attention(func(m, n int) float64 { return s.Scale() * dot(qh.Row(m), kh.Row(n)) }, x.Rows)
 		svd.Gemm(nil, false, false, 1, a, vh, 0, headCols(out, h, s.HeadDim))
 	}
 	return mulT(out, s.O)

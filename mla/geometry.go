@@ -12,7 +12,8 @@ type Source struct {
 	Heads, KVHeads, HeadDim int
 	// Frequencies are the HeadDim/2 angular frequencies, in radians a token; zeros mean no rotation.
 	Frequencies []float64
-	// Q is [Heads*HeadDim, d], K and V are [KVHeads*HeadDim, d], O is [d, Heads*HeadDim].
+	// Q is [Heads*HeadDim, d], K and V are [KVHeads*HeadDim, d], O is [d, Heads*HeadDim]. For [Convert] Q and O, most of a
+	// layer of grouped queries, may both be missing.
 	Q, K, V, O svd.Matrix
 }
 
@@ -20,13 +21,19 @@ type Source struct {
 func (s *Source) Group(h int) int { return h / (s.Heads / s.KVHeads) }
 
 // Hidden is d, the width of the attention input.
-func (s *Source) Hidden() int { return s.Q.Cols }
+func (s *Source) Hidden() int { return s.K.Cols }
+
+// Scale multiplies the scores before the softmax: 1/sqrt(HeadDim).
+func (s *Source) Scale() float64 { return 1 / math.Sqrt(float64(s.HeadDim)) }
 
 // Pairs is F, the number of rotated pairs of a head.
 func (s *Source) Pairs() int { return s.HeadDim / 2 }
 
 // Check reports shapes that do not fit together.
-func (s *Source) Check() error {
+func (s *Source) Check() error { return s.check(true) }
+
+// check is Check, with or without those of Q and O.
+func (s *Source) check(whole bool) error {
 	d := s.Hidden()
 	if s.Heads < 1 || s.KVHeads < 1 || s.Heads%s.KVHeads != 0 || s.HeadDim < 2 || s.HeadDim%2 != 0 {
 		return fmt.Errorf("%d heads over %d KV heads of width %d, want a multiple and an even width", s.Heads, s.KVHeads, s.HeadDim)
@@ -39,9 +46,12 @@ func (s *Source) Check() error {
 		m          svd.Matrix
 		rows, cols int
 	}{
-		{"q", s.Q, s.Heads * s.HeadDim, d}, {"k", s.K, s.KVHeads * s.HeadDim, d},
-		{"v", s.V, s.KVHeads * s.HeadDim, d}, {"o", s.O, d, s.Heads * s.HeadDim},
+		{"k", s.K, s.KVHeads * s.HeadDim, d}, {"v", s.V, s.KVHeads * s.HeadDim, d},
+		{"q", s.Q, s.Heads * s.HeadDim, d}, {"o", s.O, d, s.Heads * s.HeadDim},
 	} {
+		if !whole && (m.name == "q" || m.name == "o") {
+			continue
+		}
 		if m.m.Rows != m.rows || m.m.Cols != m.cols {
 			return fmt.Errorf("%s is %d x %d, want %d x %d", m.name, m.m.Rows, m.m.Cols, m.rows, m.cols)
 		}
@@ -83,5 +93,3 @@ func (a *Attention) Hidden() int { return a.Down.Cols }
 
 // CacheFloats is the number of floats cached for each token: the latent and the shared rotary key.
 func (a *Attention) CacheFloats() int { return a.Rank() + a.RopeDim }
-
-func sourceScale(headDim int) float64 { return 1 / math.Sqrt(float64(headDim)) }

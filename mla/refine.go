@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/cmplx"
 
+	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/svd"
 )
 
@@ -24,7 +25,7 @@ const refineRidge = 1e-6
 // and for fixed coefficients the key functionals solve
 //
 //	sum_s' [sum_{g,f} w A_s conj(A_s') phi(omega_s - omega_s')] b_s'^* = sum_{g,f} w A_s phi(omega_s - theta_f) e_{g,f}^T.
-func (t *Slots) refine(s *Source, covariance svd.CMatrix, energy []float64, d Distances, sweeps int) error {
+func (t *Slots) refine(e *blas.Engine, s *Source, covariance svd.CMatrix, energy []float64, d Distances, sweeps int) error {
 	slots, pairs := len(t.Frequencies), s.Pairs()
 	n := s.KVHeads * pairs
 	between := svd.NewCMatrix(slots, slots) // phi(omega_j - omega_i)
@@ -43,8 +44,8 @@ func (t *Slots) refine(s *Source, covariance svd.CMatrix, energy []float64, d Di
 				return fmt.Errorf("slot keys: %w", err)
 			}
 		}
-		reach := complexProduct(t.Key, covariance) // b_s^* C_k
-		gram := complexProduct(reach, adjoint(t.Key))
+		reach := complexProduct(e, t.Key, covariance) // b_s^* C_k
+		gram := complexProduct(e, reach, adjoint(t.Key))
 		for i := range slots {
 			for j := range slots {
 				gram.Set(i, j, gram.At(i, j)*between.At(i, j))
@@ -147,18 +148,28 @@ func solveHermitian(a, b svd.CMatrix) error {
 	return nil
 }
 
-func complexProduct(a, b svd.CMatrix) svd.CMatrix {
-	out := svd.NewCMatrix(a.Rows, b.Cols)
-	for i := range a.Rows {
-		to := out.Data[i*out.Stride : i*out.Stride+b.Cols]
-		for k := range a.Cols {
-			v := a.At(i, k)
-			if v == 0 {
-				continue
-			}
-			for j, w := range b.Data[k*b.Stride : k*b.Stride+b.Cols] {
-				to[j] += v * w
-			}
+// complexProduct is the product of the real parts above the imaginary ones of a with the real beside the imaginary ones of b.
+func complexProduct(e *blas.Engine, a, b svd.CMatrix) svd.CMatrix {
+	m, n := a.Rows, b.Cols
+	left, right := svd.NewMatrix(2*m, a.Cols), svd.NewMatrix(b.Rows, 2*n)
+	for i := range m {
+		re, im := left.Row(i), left.Row(m+i)
+		for k, v := range a.Data[i*a.Stride:][:a.Cols] {
+			re[k], im[k] = real(v), imag(v)
+		}
+	}
+	for k := range b.Rows {
+		row := right.Row(k)
+		for j, v := range b.Data[k*b.Stride:][:n] {
+			row[j], row[n+j] = real(v), imag(v)
+		}
+	}
+	parts := svd.Product(e, false, false, left, right)
+	out := svd.NewCMatrix(m, n)
+	for i := range m {
+		re, im := parts.Row(i), parts.Row(m+i)
+		for j := range n {
+			out.Set(i, j, complex(re[j]-im[n+j], re[n+j]+im[j]))
 		}
 	}
 	return out

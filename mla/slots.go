@@ -82,11 +82,11 @@ func queryEnergy(s *Source, queries []svd.Matrix) []float64 {
 // With as many slots as source frequencies, slot s carries source frequency s. With fewer, each carries the run of
 // frequencies nearest its own; with more, frequencies whose slots repeat carry further components.
 func FindSlots(e *blas.Engine, s *Source, frequencies []float64, input svd.Metric, queries []svd.Matrix, o SlotOptions) (*Slots, error) {
-	return findSlots(s, frequencies, keyCovariance(s, input.Congruence(e, s.K)), queryEnergy(s, queries), o)
+	return findSlots(e, s, frequencies, keyCovariance(s, input.Congruence(e, s.K)), queryEnergy(s, queries), o)
 }
 
 // findSlots is FindSlots for the covariance and the energy of [keyCovariance] and [queryEnergy].
-func findSlots(s *Source, frequencies []float64, covariance svd.CMatrix, energy []float64, o SlotOptions) (*Slots, error) {
+func findSlots(e *blas.Engine, s *Source, frequencies []float64, covariance svd.CMatrix, energy []float64, o SlotOptions) (*Slots, error) {
 	pairs := s.Pairs()
 	out := &Slots{Frequencies: frequencies, Key: svd.NewCMatrix(len(frequencies), s.KVHeads*pairs), Query: make([]svd.CMatrix, s.KVHeads)}
 	for g := range out.Query {
@@ -134,7 +134,7 @@ func findSlots(s *Source, frequencies []float64, covariance svd.CMatrix, energy 
 	if o.Distances == nil {
 		return out, nil
 	}
-	return out, out.refine(s, covariance, energy, o.Distances, o.Sweeps)
+	return out, out.refine(e, s, covariance, energy, o.Distances, o.Sweeps)
 }
 
 // floor keeps weights away from zero relative to the largest, so that they can be divided by.
@@ -235,17 +235,19 @@ func (t *Slots) keys(e *blas.Engine, s *Source) svd.Matrix {
 	return svd.Product(e, false, false, realMap(t.Key, interleaved, halves(s.Pairs())), s.K)
 }
 
-// queries returns the rotary query projection [Heads*2S, d], pairs interleaved.
+// Queries returns the rotary query projection [2S, d] of one head of KV group g, pairs interleaved, whose query projection
+// is head [HeadDim, d].
+func (t *Slots) Queries(e *blas.Engine, g int, head svd.Matrix) svd.Matrix {
+	a := t.Query[g]
+	return svd.Product(e, false, false, realMap(a, interleaved, halves(a.Cols)), head)
+}
+
+// queries returns the rotary query projection [Heads*2S, d] of all heads.
 func (t *Slots) queries(e *blas.Engine, s *Source) svd.Matrix {
 	width := 2 * len(t.Frequencies)
 	out := svd.NewMatrix(s.Heads*width, s.Hidden())
-	for g, a := range t.Query {
-		m := realMap(a, interleaved, halves(s.Pairs()))
-		for h := range s.Heads {
-			if s.Group(h) == g {
-				svd.Gemm(e, false, false, 1, m, headRows(s.Q, h, s.HeadDim), 0, headRows(out, h, width))
-			}
-		}
+	for h := range s.Heads {
+		accumulate(headRows(out, h, width), t.Queries(e, s.Group(h), headRows(s.Q, h, s.HeadDim)))
 	}
 	return out
 }
@@ -306,9 +308,9 @@ func (t *Slots) positionFree(e *blas.Engine, s *Source, g int, rho *expected, sl
 // complex key i is e_i - sum_s conj(A_si) b_s, of energy
 //
 //	C_ii - 2 Re sum_s conj(A_si) (b_s C)_i + sum_ss' conj(A_si) (b_s C b_s'^*) A_s'i.
-func (t *Slots) share(covariance svd.CMatrix, energy []float64) float64 {
-	reach := complexProduct(t.Key, covariance)
-	gram := complexProduct(reach, adjoint(t.Key))
+func (t *Slots) share(e *blas.Engine, covariance svd.CMatrix, energy []float64) float64 {
+	reach := complexProduct(e, t.Key, covariance)
+	gram := complexProduct(e, reach, adjoint(t.Key))
 	pairs := t.Query[0].Cols
 	var total, lost float64
 	for i := range covariance.Rows {

@@ -428,9 +428,36 @@ func (w *Writer) WriteTensor(name string, data []float32) error {
 	if want := p.t.Size / int64(p.t.DType.Size()); int64(len(data)) != want {
 		return p.end(p.errorf("%d values, expected %d for shape %s", len(data), want, formatShape(p.t.Shape)))
 	}
+	return p.end(p.parts(func(put func([]float32) error) error { return put(data) }))
+}
+
+// WriteParts is [Writer.WriteTensor] for a tensor that never is in memory as a whole: parts gives its values from front to
+// back, as much at a time as it likes, to put, and returns put's error or its own.
+func (w *Writer) WriteParts(name string, parts func(put func(data []float32) error) error) error {
+	p, err := w.begin(name)
+	if err != nil {
+		return err
+	}
+	return p.end(p.parts(parts))
+}
+
+// parts writes the values that f puts.
+func (p *pen) parts(f func(put func([]float32) error) error) error {
 	scratch := scratchPool.Get().(*[]byte)
 	defer scratchPool.Put(scratch)
-	return p.end(inFile(w.shardPath(p.shard), p.narrow(data, 0, scratch)))
+	var writeErr error
+	at := 0
+	err := f(func(data []float32) error {
+		if writeErr == nil {
+			writeErr = p.narrow(data, at, scratch)
+			at += len(data)
+		}
+		return writeErr
+	})
+	if writeErr != nil {
+		return inFile(p.w.shardPath(p.shard), writeErr)
+	}
+	return err
 }
 
 // WriteRaw writes a whole tensor given as little-endian bytes of the planned dtype, which must be finite.

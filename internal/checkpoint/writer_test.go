@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -406,6 +407,18 @@ func TestWriterRefusesTensors(t *testing.T) {
 	wantText(t, w.WriteTensor("x", nil), "x", "not in the layout")
 	wantText(t, w.WriteTensor("f", make([]float32, 5)), "f", "5 values", "6", "[3, 2]")
 	wantText(t, w.WriteTensor("f", make([]float32, 7)), "f", "7 values", "6")
+	parts := func(err error, parts ...[]float32) func(func([]float32) error) error {
+		return func(put func([]float32) error) error {
+			for _, part := range parts {
+				_ = put(part) // an error must stay where it is overlooked
+			}
+			return err
+		}
+	}
+	wantText(t, w.WriteParts("f", parts(nil, make([]float32, 3), make([]float32, 2))), "f", "20 bytes", "24")
+	wantText(t, w.WriteParts("f", parts(nil, make([]float32, 3), make([]float32, 4), nil)), "f", "more than 24 bytes")
+	wantText(t, w.WriteParts("f", parts(nil, make([]float32, 2), []float32{3, nan, 5}, []float32{6})), "f", "NaN at index 3 (row 1, column 1)")
+	wantText(t, w.WriteParts("f", parts(errors.New("no more"), make([]float32, 6))), "no more")
 	wantText(t, w.WriteRaw("f", make([]byte, 23)), "f", "23 bytes", "24")
 	wantText(t, w.WriteRaw("h", make([]byte, 24)), "h", "24 bytes", "12")
 	wantText(t, w.WriteRaw("h", []byte{0, 0, 0, 0x7c, 0, 0, 0, 0, 0, 0, 0, 0}), "h", "+Inf at index 1")
