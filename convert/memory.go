@@ -15,8 +15,9 @@ import (
 //
 //	d (2k + rope)      the source's K and V (of Q and O there is a part at a time), rotary key
 //	d (k + 2k + 2k)    position-free keys; the weighted stack of keys and values; the same times the metric
-//	2 n^2              the eigenproblem, and where it is solved in a Krylov space (5 r < 2 n)
-//	8 n (r+64)         its blocks of vectors and their oversampling
+//	2 n^2              the eigenproblem
+//	8 n (r+64)         its blocks of vectors and their oversampling, or
+//	2 n^2              its reduction, where it is solved directly (5 r >= 2 n)
 //	3 r d + 2 q r      down-projection with its steps; up-projections of the heads
 //	q w + 2 k^2        query covariances of head width w; the real and the complex covariance of the keys
 //
@@ -31,12 +32,14 @@ func (p *Plan) layerMemory() int64 {
 	doubles := d*(2*k+rope) + 5*d*k + 2*n*n + 3*r*d + 2*q*r + q*w + 2*k*k
 	if 5*r < 2*n {
 		doubles += 8 * n * (r + 64)
+	} else {
+		doubles += 2 * n * n
 	}
 	rank, heads := int64(p.Target.Rank), int64(p.Target.Heads)
 	largest := 4 * max((rank+rope)*d, heads*int64(p.Target.NoPEDim+p.Target.VDim)*rank)
 	if !p.Target.Bias {
-		// The energy rows: their directions out of a matrix of order d, and the latent with its steps.
-		doubles += 4*d*d + 4*d*int64(p.Target.Rank)
+		// Behind it, the energy rows: their directions out of a matrix of order d, and the latent with its steps.
+		doubles = max(doubles, d*2*k+3*r*d+2*q*r+2*d*d+4*d*rank)
 	}
 	return 8*doubles + largest
 }
