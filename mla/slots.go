@@ -238,16 +238,25 @@ func (t *Slots) keys(e *blas.Engine, s *Source) svd.Matrix {
 // Queries returns the rotary query projection [2S, d] of one head of KV group g, pairs interleaved, whose query projection
 // is head [HeadDim, d].
 func (t *Slots) Queries(e *blas.Engine, g int, head svd.Matrix) svd.Matrix {
-	a := t.Query[g]
-	return svd.Product(e, false, false, realMap(a, interleaved, halves(a.Cols)), head)
+	return svd.Product(e, false, false, t.queryMap(g), head)
+}
+
+// queryMap is the map [2S, HeadDim] from the query of a head of group g to its rotary query.
+func (t *Slots) queryMap(g int) svd.Matrix {
+	return realMap(t.Query[g], interleaved, halves(t.Query[g].Cols))
 }
 
 // queries returns the rotary query projection [Heads*2S, d] of all heads.
 func (t *Slots) queries(e *blas.Engine, s *Source) svd.Matrix {
 	width := 2 * len(t.Frequencies)
 	out := svd.NewMatrix(s.Heads*width, s.Hidden())
-	for h := range s.Heads {
-		accumulate(headRows(out, h, width), t.Queries(e, s.Group(h), headRows(s.Q, h, s.HeadDim)))
+	for g := range t.Query {
+		m := t.queryMap(g)
+		for h := range s.Heads {
+			if s.Group(h) == g {
+				svd.Gemm(e, false, false, 1, m, headRows(s.Q, h, s.HeadDim), 0, headRows(out, h, width))
+			}
+		}
 	}
 	return out
 }
