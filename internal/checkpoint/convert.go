@@ -40,16 +40,12 @@ const (
 	infinity = 0xff << 23 // of a float32
 )
 
-// roundBF16 rounds the bits of a float32 that is no NaN to its upper half: adding just under half of the last kept place, or
-// exactly half when that place is odd, carries where rounding goes up. The lower half of the result means nothing.
-func roundBF16(u uint32) uint32 { return u + 0x7fff + u>>16&1 }
-
 func bf16Bits(x float32) uint16 {
 	u := math.Float32bits(x)
 	if u&^signBit > infinity {
 		return uint16(u>>16) | 0x0040 // quiet, so that dropping the low payload cannot turn a NaN into an infinity
 	}
-	return uint16(roundBF16(u) >> 16)
+	return vec.RoundBF16(u)
 }
 
 // Constants of a binary16 moved into the places of a float32: the exponents it can have, unbiased and biased anew.
@@ -92,7 +88,7 @@ func Float32ToF16(dst []byte, src []float32) {
 		u := math.Float32bits(x)
 		mag := u &^ signBit
 		if mag-(f16MinNormal+f16Rebias) < f16Infinity-f16MinNormal {
-			// As in roundBF16; a carry out of the largest exponent gives the infinity.
+			// As in vec.RoundBF16; a carry out of the largest exponent gives the infinity.
 			mag -= f16Rebias
 			mag = (mag + 0x0fff + mag>>f16Shift&1) >> f16Shift
 		} else {

@@ -157,13 +157,9 @@ func narrowPortable(blocks int, dst *uint16, src *float32) (special bool) {
 	for i, v := range sliceOf(src, blocks, block) {
 		u := math.Float32bits(v)
 		carry |= u&infinity + 1<<23 // into the sign, from an exponent of all ones
-		d[i] = narrowOne(u)
+		d[i] = RoundBF16(u)
 	}
 	return carry>>31 != 0
 }
 
 const infinity = 0x7f800000 // the bits of a float32
-
-// narrowOne rounds the bits of a finite float32 to bfloat16: adding just under half of the last kept place, or exactly half
-// where that place is odd, carries where rounding goes up.
-func narrowOne(u uint32) uint16 { return uint16((u + 0x7fff + u>>16&1) >> 16) }

@@ -248,6 +248,10 @@ func WidenBF16(dst []float32, src []uint16) {
 	}
 }
 
+// RoundBF16 rounds the bits of a float32 that is no NaN to the nearest bfloat16's: adding just under half of the last kept place,
+// or exactly half where that place is odd, carries where rounding goes up.
+func RoundBF16(u uint32) uint16 { return uint16((u + 0x7fff + u>>16&1) >> 16) }
+
 // NarrowBF16 rounds to the nearest bfloat16 bits, to even where two are as near, and reports whether all of src are finite.
 // If not, what is in dst means nothing.
 func NarrowBF16(dst []uint16, src []float32) (finite bool) {
@@ -257,7 +261,7 @@ func NarrowBF16(dst []uint16, src []float32) (finite bool) {
 	for i := n * block; i < len(src); i++ {
 		u := math.Float32bits(src[i])
 		finite = finite && u&infinity != infinity
-		dst[i] = narrowOne(u)
+		dst[i] = RoundBF16(u)
 	}
 	return finite
 }
