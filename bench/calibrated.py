@@ -1,4 +1,5 @@
-"""Calibrated conversion: mlaconvert beside the prototype in torch whose folder --prototype names, on the same tokens.
+"""Calibrated conversion: mlaconvert beside the prototype in torch whose folder --prototype names (it is not part of this
+repository), on the same tokens.
 
 Both run at the same time, each on one processor of its own, so that what disturbs the machine disturbs both. Then
 mlaconvert runs once more on both processors.
@@ -18,8 +19,6 @@ from common import child, report, wall
 
 def compare(run):
     o = run.options
-    if not o.prototype:
-        sys.exit("the part calibrated needs --prototype DIR")
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < 2:
         sys.exit("the part calibrated needs two processors")

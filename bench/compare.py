@@ -6,7 +6,8 @@
     python bench/compare.py forward sampling --model DIR         package model, torch and transformers
     python bench/compare.py calibrated --model DIR --prototype DIR   calibrated conversion, a prototype in torch
 
-A ratio is their median time over ours: above 1 ours is faster. Needs Go and bench/requirements.txt. The variables that force
+The prototype is that of the method in Python, conv2.py and ev2.py, which is not part of this repository: without it there is no
+part calibrated. A ratio is their median time over ours: above 1 ours is faster. Needs Go and bench/requirements.txt. The variables that force
 numpy's kernels (OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE) are unset, and the kernels it then runs on are printed. With --cpu
 both sides use one thread and processor time is measured, for a machine with other work to do; --small runs small sizes, to
 see that it works.
@@ -33,7 +34,7 @@ def parse():
     p.add_argument("--torch-dtype", choices=("float32", "bfloat16"), default="float32", help="of torch's weights (default float32)")
     p.add_argument("--sequences", type=int, default=48, help="sequences side by side in sampling (default 48)")
     p.add_argument("--length", type=int, default=256, help="tokens of a sampled sequence (default 256)")
-    p.add_argument("--prototype", help="folder of the prototype of the calibrated method (conv2.py and ev2.py)")
+    p.add_argument("--prototype", help="folder of the prototype of the calibrated method (conv2.py and ev2.py), which is not part of this repository")
     p.add_argument("--rank", type=int, default=129, help="kv_lora_rank of the part calibrated, one row of it the constant channel (default 129)")
     p.add_argument("--rope-dim", type=int, default=64, help="qk_rope_head_dim of the part calibrated (default 64)")
     p.add_argument("--text", default=os.path.join(os.path.dirname(__file__), "..", "testdata", "heldout.txt"), help="text for the perplexities of the part calibrated")
@@ -41,6 +42,13 @@ def parse():
     for part in ("forward", "sampling", "calibrated"):
         if part in o.parts and not o.model:
             p.error(f"the part {part} needs --model")
+    if "calibrated" in o.parts:
+        prototype = "the Python prototype of the method, which is not part of this repository"
+        if not o.prototype:
+            p.error(f"the part calibrated needs --prototype, the folder of {prototype}")
+        for name in ("conv2.py", "ev2.py"):
+            if not os.path.isfile(os.path.join(o.prototype, name)):
+                p.error(f"there is no {name} in {o.prototype}: it is of {prototype}")
     return o
 
 

@@ -87,7 +87,7 @@ func runInspect(o inspectOptions, s Streams) error {
 		}
 	}
 	e := engine.Lookup(r.Engine)
-	r.Limits = append(append(append(r.Limits, e.Check(m)...), e.CheckConfig(src.Config())...), e.CheckTensors(src.Names())...)
+	r.Limits = append(append(append(r.Limits, e.Check(m)...), e.CheckConfig(src.Config())...), e.CheckTensors(src.Names(), m.Tied)...)
 	if e.Remarks != nil {
 		r.Remarks = append(r.Remarks, e.Remarks(m)...)
 	}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Converts the models of testdata/ and runs the results in stock engines, each at a pinned version in an environment of its own
-# under the user's cache folder. Needs Go, Python 3.11 or later, Node 20 or later with npm and, the first time, the indexes of
-# Python's and Node's packages and some 13 GB of disk. An engine that cannot be installed is skipped, with the reason; one that
-# computes something else than mlaconvert fails the run.
+# under the user's cache folder. Needs Go, Python 3.11 or later with venv (vLLM: up to 3.14), for llama.cpp Node 20 or later with
+# npm on Linux and x86-64 and, the first time, the indexes of Python's and Node's packages and some 13 GB of disk. An engine
+# that cannot be installed is skipped, with the reason; one that computes something else than mlaconvert fails the run.
 #   interop/run.sh [transformers] [mlx] [vllm] [llama.cpp]     only these; all of them without arguments
 #   interop/run.sh --output DIR --ids FILE.npy [ENGINE...]     not testdata's models but an output of mlaconvert, in those
 #                                                              engines that `mlaconvert inspect` says compute it; --output may

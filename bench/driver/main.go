@@ -11,8 +11,8 @@
 //	logits DIR FILE SEQUENCES LENGTH               seconds to the logits, and the mean square of the first token's
 //	sample DIR FILE SEQUENCES LENGTH SEED          seconds; FILE receives the ids
 //
-// FILE holds float64, or int32 for ids, little-endian. Seconds are of the clock or, with -cpu, of the processor, which is
-// what can be measured on a busy machine with GOMAXPROCS=1. The first line of the output names the kernels.
+// FILE holds float64, or int32 for ids, little-endian. Seconds are of the clock or, with -cpu, of the processor (on Unix), which
+// is what can be measured on a busy machine with GOMAXPROCS=1. The first line of the output names the kernels.
 package main
 
 import (
@@ -23,8 +23,6 @@ import (
 	"runtime"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 )
@@ -40,6 +38,10 @@ func main() {
 	flag.Parse()
 	now := clock(func() time.Duration { return time.Duration(time.Now().UnixNano()) })
 	if *cpu {
+		if processorTime == nil {
+			fmt.Fprintln(os.Stderr, "driver: -cpu: no processor time is known on this system")
+			os.Exit(1)
+		}
 		now = processorTime
 	}
 	e := blas.New(runtime.GOMAXPROCS(0))
@@ -77,12 +79,4 @@ func scan(args []string, to ...any) error {
 	}
 	_, err := fmt.Sscan(strings.Join(args, " "), to...)
 	return err
-}
-
-func processorTime() time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

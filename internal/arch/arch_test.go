@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -52,6 +53,14 @@ func TestParseRefuses(t *testing.T) {
 		{`{` + base + `,"rope_scaling":{"rope_type":"yarn","factor":4}}`, checkpoint.Unsupported, "yarn"},
 		{`{` + base + `,"rope_scaling":{"rope_type":"linear","factor":0}}`, checkpoint.BadSource, "factor"},
 		{`{` + base + `,"rope_scaling":3}`, checkpoint.BadSource, "rope_scaling"},
+		{`{` + base + `,"rope_scaling":{"rope_type":"linear","factor":2},"rope_parameters":{"rope_type":"default"}}`, checkpoint.BadSource, "rope_parameters"},
+		{`{` + base + `,"rope_scaling":{"rope_type":"linear","factor":2},"rope_parameters":{"rope_type":"linear","factor":2,"rope_theta":5000}}`, checkpoint.BadSource, "rope_parameters"},
+		{`{` + base + `,"rope_scaling":{"rope_type":"linear","factor":2,"rope_theta":5000}}`, checkpoint.BadSource, "10000, and 5000 in rope_scaling"},
+		{`{` + base + `,"rope_parameters":{"rope_theta":1}}`, checkpoint.BadSource, "rope_theta"},
+		{`{` + base + `,"rope_parameters":{"rope_theta":"x"}}`, checkpoint.BadSource, "rope_theta"},
+		{`{` + base + `,"rope_parameters":{"rope_type":"default","partial_rotary_factor":"0.5"}}`, checkpoint.BadSource, `partial_rotary_factor: "0.5"`},
+		{`{` + base + `,"rope_parameters":{"rope_type":"default","partial_rotary_factor":0.5}}`, checkpoint.Unsupported, "partial_rotary_factor"},
+		{`{` + base + `,"partial_rotary_factor":0.5}`, checkpoint.Unsupported, "partial_rotary_factor"},
 		{`{` + strings.Replace(base, `"bos_token_id":1`, `"bos_token_id":512`, 1) + `}`, checkpoint.BadSource, "bos_token_id"},
 		{`{` + strings.Replace(base, `"hidden_act":"silu"`, `"hidden_act":"gelu"`, 1) + `}`, checkpoint.Unsupported, "hidden_act"},
 		{`{` + strings.NewReplacer("LlamaFor", "MistralFor", `"llama"`, `"mistral"`).Replace(base) + `}`, checkpoint.Unsupported, "sliding_window"},
@@ -87,6 +96,11 @@ func TestRopeFrequencies(t *testing.T) {
 		{"linear", `"rope_theta":10000.0,"rope_scaling":{"type":"linear","factor":4.0}`, 8, []float64{0.25, 0.025, 0.0025, 0.00025}},
 		{"llama3", `"rope_theta":500000.0,"rope_scaling":` + llama3, 128, nil},
 		{"parameters", `"rope_parameters":{"rope_theta":500000.0,` + llama3[1:], 128, nil},
+		{"parameters, and theta outside", `"rope_theta":500000.0,"rope_parameters":` + llama3, 128, nil},
+		{"parameters with another theta", `"rope_theta":300.0,"rope_parameters":{"rope_theta":500000.0,` + llama3[1:], 128, nil},
+		{"theta in rope_scaling", `"rope_scaling":{"rope_theta":500000.0,` + llama3[1:], 128, nil},
+		{"both spellings", `"rope_theta":500000.0,"rope_scaling":` + llama3 + `,"rope_parameters":{"rope_theta":500000.0,` + llama3[1:], 128, nil},
+		{"parameters beside an empty scaling", `"rope_scaling":{},"rope_parameters":{"rope_theta":500000.0,` + llama3[1:], 128, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fields := strings.Replace(base, `"rope_theta":10000.0`, c.fields, 1)
@@ -143,8 +157,15 @@ func TestMLAConfigRoundTrip(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
-		if !strings.Contains(string(b), `"routed_scaling_factor": 1.0`) || strings.Contains(string(b), "head_dim\": 8,\n  \"head") {
+		if !strings.Contains(string(b), `"routed_scaling_factor": 1.0`) {
 			t.Errorf("floats must be written as floats: %s", b)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(b, &fields); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := fields["head_dim"]; ok {
+			t.Errorf("head_dim would override qk_rope_head_dim: %s", b)
 		}
 		if _, err := Parse(b); err == nil {
 			t.Error("a converted checkpoint was accepted as a source")

@@ -16,6 +16,8 @@ type MLA struct {
 	Rank, NoPEDim, RopeDim, VDim int
 	// Bias is attention_bias: kv_a_proj_with_mqa and o_proj have one.
 	Bias bool
+	// Tied says that the output head is the embedding matrix where there is no lm_head.weight.
+	Tied bool
 	// LatentEps is the epsilon of kv_a_layernorm, which is the engine's choice and in no field of the configuration:
 	// LatentNormEps in transformers, NormEps in vLLM and llama.cpp.
 	LatentEps float64
@@ -139,7 +141,7 @@ func (m *MLA) MarshalConfig(dtype string) ([]byte, error) {
 		MoEIntermediateSize: m.Intermediate, NGroup: 1, TopKGroup: 1, ScoringFunc: "sigmoid", TopKMethod: "noaux_tc",
 		NormTopKProb: true, RoutedScalingFactor: 1,
 		RopeTheta: float(m.Rope.Theta), RopeInterleave: true,
-		RMSNormEps: float(m.NormEps), InitializerRange: float(m.InitializerRange), UseCache: true, TorchDtype: dtype,
+		TieWordEmbeddings: m.Tied, RMSNormEps: float(m.NormEps), InitializerRange: float(m.InitializerRange), UseCache: true, TorchDtype: dtype,
 	}
 	linear := linearScaling{Type: m.Rope.Type, RopeType: m.Rope.Type, Factor: float(m.Rope.Factor)}
 	switch m.Rope.Type {
@@ -179,7 +181,7 @@ func ParseMLA(data []byte) (*MLA, error) {
 		Shape: c.shape(),
 		Rank:  c.size("kv_lora_rank", 0), NoPEDim: c.size("qk_nope_head_dim", 0),
 		RopeDim: c.size("qk_rope_head_dim", 0), VDim: c.size("v_head_dim", 0),
-		Bias: c.boolean("attention_bias", false), LatentEps: LatentNormEps,
+		Bias: c.boolean("attention_bias", false), Tied: c.boolean("tie_word_embeddings", false), LatentEps: LatentNormEps,
 	}
 	if c.has("q_lora_rank") {
 		c.fail(unsupported("q_lora_rank", show(c.fields["q_lora_rank"]), "null (full-rank queries)", ""))

@@ -73,26 +73,49 @@ func (r Rope) scale(f float64) float64 {
 // sourceRopes are the scalings that a source may have.
 const sourceRopes = "default, linear or llama3"
 
-// rope reads the rotary embedding in both spellings: rope_theta with rope_scaling, and transformers 5's
-// rope_parameters, which holds both.
+// rope reads the rotary embedding in both spellings, rope_theta with rope_scaling and transformers 5's rope_parameters, which
+// holds both. transformers 5 takes rope_scaling where there are both and an earlier one knows no rope_parameters, so both must
+// say the same.
 func (c *config) rope() Rope {
-	r := Rope{Type: RopeDefault}
-	params := c.sub("rope_parameters")
-	scaling := c.sub("rope_scaling")
-	theta := c.positive("rope_theta", 0x1p-1000)
-	if params != nil {
-		scaling = params
-		theta = params.positive("rope_theta", theta)
+	scaling, params := c.sub("rope_scaling"), c.sub("rope_parameters")
+	theta := c.theta()
+	if scaling == nil || len(scaling.fields) == 0 {
+		return c.ropeOf("rope_parameters", params, theta)
 	}
-	if theta == 0x1p-1000 {
-		theta = 10000 // the default of every Llama-type configuration class
+	if inside := scaling.theta(); inside != 0 && theta != 0 && inside != theta {
+		c.fail(bad("rope_theta", fmt.Sprintf("%g, and %g in rope_scaling", theta, inside), "the same in both, or only one of them"))
 	}
-	r.Theta = theta
-	if r.Theta <= 1 {
-		c.fail(bad("rope_theta", fmt.Sprint(r.Theta), "a number above 1"))
+	r := c.ropeOf("rope_scaling", scaling, theta)
+	if params != nil && len(params.fields) > 0 && c.ropeOf("rope_parameters", params, theta) != r {
+		c.fail(bad("rope_scaling", show(scaling.fields)+" beside rope_parameters "+show(params.fields), "the same in both, or only one of them"))
 	}
+	return r
+}
+
+// theta reads rope_theta; 0 stands for an absent field.
+func (c *config) theta() float64 {
+	if !c.has("rope_theta") {
+		return 0
+	}
+	theta := c.number("rope_theta", 0)
+	if theta <= 1 {
+		c.fail(bad("rope_theta", show(c.fields["rope_theta"]), "a number above 1"))
+	}
+	return theta
+}
+
+// ropeOf reads the object of a field, nil for none. What it lacks, rope_theta and partial_rotary_factor, is that of c; theta is
+// the former, 0 for none.
+func (c *config) ropeOf(field string, scaling *config, theta float64) Rope {
+	r := Rope{Type: RopeDefault, Theta: theta}
 	if scaling == nil {
-		return r
+		scaling = &config{}
+	}
+	if inside := scaling.theta(); inside != 0 {
+		r.Theta = inside
+	}
+	if r.Theta == 0 {
+		r.Theta = 10000 // the default of every Llama-type configuration class
 	}
 	r.Type = RopeType(scaling.text("rope_type", scaling.text("type", string(RopeDefault))))
 	switch r.Type {
@@ -105,18 +128,19 @@ func (c *config) rope() Rope {
 		r.HighFreqFactor = scaling.positive("high_freq_factor", 4)
 		r.OriginalContext = scaling.size("original_max_position_embeddings", 8192)
 		if r.HighFreqFactor <= r.LowFreqFactor {
-			c.fail(bad("rope_scaling", fmt.Sprintf("high_freq_factor %g and low_freq_factor %g", r.HighFreqFactor, r.LowFreqFactor), "high_freq_factor above low_freq_factor"))
+			c.fail(bad(field, fmt.Sprintf("high_freq_factor %g and low_freq_factor %g", r.HighFreqFactor, r.LowFreqFactor), "high_freq_factor above low_freq_factor"))
 		}
 	case RopeYarn:
 		r.readYarn(scaling)
 	default:
-		c.fail(unsupported("rope_scaling", fmt.Sprintf("RoPE type %q", r.Type), sourceRopes, ""))
+		c.fail(unsupported(field, fmt.Sprintf("RoPE type %q", r.Type), sourceRopes, ""))
 	}
+	partial := scaling.number("partial_rotary_factor", c.number("partial_rotary_factor", 1))
 	if scaling.err != nil {
 		c.fail(scaling.err)
 	}
-	if p := scaling.number("partial_rotary_factor", 1); p != 1 {
-		c.fail(unsupported("partial_rotary_factor", fmt.Sprint(p), "1 (every pair of a head rotates)", ""))
+	if partial != 1 {
+		c.fail(unsupported("partial_rotary_factor", fmt.Sprint(partial), "1 (every pair of a head rotates)", ""))
 	}
 	return r
 }

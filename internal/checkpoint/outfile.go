@@ -12,17 +12,25 @@ import (
 // second process away; Commit puts it there. Until then whatever is at PATH stays as it is.
 type OutputFile struct {
 	path, partial string
+	force         bool
 	f             *os.File
 	parents       []string // made by CreateFile, deepest first
 }
 
 // CreateFile begins a file of size bytes at path, and the folders above it. A path that exists is an error of Kind Exists
-// unless force says that a file there may be replaced; a disk too small for it is one of Kind NoSpace.
-func CreateFile(path string, size int64, force bool) (_ *OutputFile, err error) {
+// unless force says that a file there may be replaced, and none of those to protect; a disk too small for it is one of Kind NoSpace.
+func CreateFile(path string, size int64, force bool, protect []string) (_ *OutputFile, err error) {
 	path = filepath.Clean(path)
-	o := &OutputFile{path: path, partial: path + ".partial"}
-	if err := o.checkPlace(force); err != nil {
+	o := &OutputFile{path: path, partial: path + ".partial", force: force}
+	if err := o.checkPlace(); err != nil {
 		return nil, err
+	}
+	for _, p := range protect {
+		for _, place := range []string{o.path, o.partial} {
+			if realPath(p) == realPath(place) {
+				return nil, &Error{Kind: Exists, File: place, Got: "is being read", Hint: "choose another output with --out"}
+			}
+		}
 	}
 	dir := filepath.Dir(path)
 	if o.parents, err = makeParents(dir); err != nil {
@@ -33,11 +41,15 @@ func CreateFile(path string, size int64, force bool) (_ *OutputFile, err error) 
 			o.removeParents()
 		}
 	}()
-	if err := checkSpace(dir, path, size); err != nil {
-		return nil, err
-	}
 	if o.f, err = openLocked(o.partial); err != nil {
 		return nil, err
+	}
+	left, err := o.f.Stat()
+	if err == nil { // what a killed run left is used again
+		err = checkSpace(dir, path, size-min(allocated(left), size))
+	}
+	if err != nil {
+		return nil, errors.Join(err, o.discard())
 	}
 	if err := errors.Join(o.f.Truncate(0), reserve(o.f, size)); err != nil {
 		return nil, errors.Join(o.writeError(err), o.discard())
@@ -47,14 +59,14 @@ func CreateFile(path string, size int64, force bool) (_ *OutputFile, err error) 
 }
 
 // checkPlace refuses a path that is taken.
-func (o *OutputFile) checkPlace(force bool) error {
+func (o *OutputFile) checkPlace() error {
 	info, err := os.Lstat(o.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return writeError(o.path, err)
-	case !force:
+	case !o.force:
 		return &Error{Kind: Exists, File: o.path, Got: "exists already", Hint: "replace it with --force, or choose another output with --out"}
 	case !info.Mode().IsRegular():
 		return &Error{Kind: Exists, File: o.path, Got: "no regular file", Want: "a file, which is what --force may replace", Hint: "choose another output with --out"}
@@ -130,7 +142,10 @@ func (o *OutputFile) Commit(size int64) error {
 			return errors.Join(o.writeError(err), o.Abort())
 		}
 	}
-	if err := os.Rename(o.partial, o.path); err != nil {
+	if err = o.checkPlace(); err == nil { // again: something may have appeared there
+		err = os.Rename(o.partial, o.path)
+	}
+	if err != nil {
 		return errors.Join(o.writeError(err), o.Abort())
 	}
 	crashPoint("renamed")

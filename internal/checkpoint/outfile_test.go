@@ -32,7 +32,7 @@ func wantFiles(t *testing.T, dir string, want map[string]string) {
 }
 
 func writeOutFile(path string, force bool) error {
-	o, err := CreateFile(path, int64(len(outFileText)), force)
+	o, err := CreateFile(path, int64(len(outFileText)), force, nil)
 	if err != nil {
 		return err
 	}
@@ -67,11 +67,11 @@ func TestOutputFile(t *testing.T) {
 	if err := os.WriteFile(path+".partial", make([]byte, 1000), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	o, err := CreateFile(path, 3, true)
+	o, err := CreateFile(path, 3, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = CreateFile(path, 3, true)
+	_, err = CreateFile(path, 3, true, nil)
 	wantKind(t, err, Exists) // in use
 	if _, err := o.Write([]byte("new")); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestOutputFile(t *testing.T) {
 
 func TestOutputFileAbort(t *testing.T) {
 	dir := t.TempDir()
-	o, err := CreateFile(filepath.Join(dir, "a", "b", "f"), 10, false)
+	o, err := CreateFile(filepath.Join(dir, "a", "b", "f"), 10, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestOutputFileAbort(t *testing.T) {
 	}
 	wantFiles(t, dir, nil)
 	for name, write := range map[string]int{"short": 9, "long": 11} {
-		o, err := CreateFile(filepath.Join(dir, name), 10, false)
+		o, err := CreateFile(filepath.Join(dir, name), 10, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +110,35 @@ func TestOutputFileAbort(t *testing.T) {
 	wantFiles(t, dir, nil)
 }
 
+// TestOutputFileAppears: what appeared at the place while the file was written is not replaced without force.
+func TestOutputFileAppears(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, force := range []bool{false, true} {
+		os.Remove(path)
+		o, err := CreateFile(path, 3, force, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("theirs"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Write([]byte("new")); err != nil {
+			t.Fatal(err)
+		}
+		err = o.Commit(3)
+		if force {
+			if err != nil {
+				t.Error(err)
+			}
+			wantFiles(t, dir, map[string]string{"f": "new"})
+			continue
+		}
+		wantKind(t, err, Exists)
+		wantFiles(t, dir, map[string]string{"f": "theirs"})
+	}
+}
+
 func TestOutputFileRefusals(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"folder", "g.partial"} {
@@ -119,7 +148,16 @@ func TestOutputFileRefusals(t *testing.T) {
 	}
 	wantKind(t, writeOutFile(filepath.Join(dir, "folder"), true), Exists)
 	wantKind(t, writeOutFile(filepath.Join(dir, "g"), true), Exists)
-	_, err := CreateFile(filepath.Join(dir, "new", "huge"), 1<<60, false)
+	source := filepath.Join(dir, "source")
+	if err := os.WriteFile(source, []byte("weights"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := CreateFile(filepath.Join(dir, ".", "source"), 10, true, []string{source})
+	wantKind(t, err, Exists)
+	if text, err := os.ReadFile(source); err != nil || string(text) != "weights" {
+		t.Errorf("%q, %v", text, err)
+	}
+	_, err = CreateFile(filepath.Join(dir, "new", "huge"), 1<<60, false, nil)
 	wantKind(t, err, NoSpace)
 	if left, err := exists(filepath.Join(dir, "new")); left || err != nil {
 		t.Errorf("a folder is left: %v, %v", left, err)

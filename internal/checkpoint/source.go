@@ -58,10 +58,11 @@ func Open(path string) (*Source, error) {
 
 func (s *Source) open(path string, isDir bool) error {
 	var err error
+	both := false // an index and model.safetensors, which it must then name
 	base := filepath.Base(path)
 	switch {
 	case isDir:
-		err = s.chooseFiles()
+		both, err = s.chooseFiles()
 	case strings.HasSuffix(base, indexSuffix):
 		s.index = base
 	case strings.HasSuffix(base, weightsSuffix):
@@ -95,6 +96,10 @@ func (s *Source) open(path string, isDir bool) error {
 			return inFile(filepath.Join(s.dir, s.index), err)
 		}
 		s.files = slices.Compact(slices.Sorted(maps.Values(shardOf)))
+		if both && !slices.Equal(s.files, []string{weightsFile}) {
+			return &Error{Kind: BadSource, File: s.dir, Got: "both " + weightsFile + " and " + indexFile + ", which names other files",
+				Want: "one of them", Hint: "name the one to convert instead of the folder"}
+		}
 		for _, name := range s.files {
 			if err := checkInside(s.dir, name); err != nil {
 				return err
@@ -115,11 +120,12 @@ func (s *Source) open(path string, isDir bool) error {
 	return nil
 }
 
-// chooseFiles sets the index or the files of a folder.
-func (s *Source) chooseFiles() error {
+// chooseFiles sets the index or the files of a folder. both says that there are an index and model.safetensors: mlx-lm writes an
+// index of that one file too.
+func (s *Source) chooseFiles() (both bool, err error) {
 	listing, err := os.ReadDir(s.dir)
 	if err != nil {
-		return &Error{Kind: BadSource, File: s.dir, Err: cause(err)}
+		return false, &Error{Kind: BadSource, File: s.dir, Err: cause(err)}
 	}
 	var weights, foreign []string
 	hasIndex := false
@@ -135,21 +141,20 @@ func (s *Source) chooseFiles() error {
 		}
 	}
 	switch {
-	case hasIndex && slices.Contains(weights, weightsFile):
-		return &Error{Kind: BadSource, File: s.dir, Got: "both " + weightsFile + " and " + indexFile, Want: "one of them", Hint: "name the one to convert instead of the folder"}
 	case hasIndex:
 		s.index = indexFile
+		return slices.Contains(weights, weightsFile), nil
 	case len(weights) == 1 && !isPart(weights[0]):
 		s.files = weights
 	case len(weights) > 0:
 		s.files = weights
-		return checkShardSet(s.dir, weights)
+		return false, checkShardSet(s.dir, weights)
 	case len(foreign) > 0:
-		return &Error{Kind: Unsupported, File: s.dir, Got: "no safetensors file, but " + clip(strings.Join(foreign, ", ")), Want: "weights in the safetensors format", Hint: pickleHint}
+		return false, &Error{Kind: Unsupported, File: s.dir, Got: "no safetensors file, but " + clip(strings.Join(foreign, ", ")), Want: "weights in the safetensors format", Hint: pickleHint}
 	default:
-		return badSource(s.dir, "", "no safetensors file", "a model folder with config.json and *.safetensors")
+		return false, badSource(s.dir, "", "no safetensors file", "a model folder with config.json and *.safetensors")
 	}
-	return nil
+	return false, nil
 }
 
 // isPart reports whether the name is that of one shard of several.

@@ -55,6 +55,7 @@ func TestOpenFolders(t *testing.T) {
 		{"an index", map[string]string{shard1: tensorFile("a"), shard2: tensorFile("b"), indexFile: indexOf("a", shard1, "b", shard2)}, "", []string{"a", "b"}, []string{shard1, shard2}},
 		{"path of an index", map[string]string{shard1: tensorFile("a"), shard2: tensorFile("b"), indexFile: indexOf("a", shard1, "b", shard2)}, indexFile, []string{"a", "b"}, []string{shard1, shard2}},
 		{"an index and a file it does not name", map[string]string{shard1: tensorFile("a"), "consolidated.safetensors": tensorFile("z"), indexFile: indexOf("a", shard1)}, "", []string{"a"}, []string{shard1}},
+		{"one file and its index", map[string]string{"model.safetensors": tensorFile("b", "a"), indexFile: indexOf("a", "model.safetensors", "b", "model.safetensors")}, "", []string{"a", "b"}, []string{"model.safetensors"}},
 		{"pickles beside", map[string]string{"model.safetensors": tensorFile("a"), "pytorch_model.bin": "x"}, "", []string{"a"}, []string{"model.safetensors"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,6 +106,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"path of one shard", map[string]string{"config.json": "{}", shard1: tensorFile("a"), shard2: tensorFile("b")}, shard2, BadSource, []string{"shard 2 of 2"}},
 		{"two files", map[string]string{"config.json": "{}", "x.safetensors": tensorFile("a"), "model.safetensors": tensorFile("b")}, "", BadSource, []string{"2 safetensors files", "x.safetensors", "index"}},
 		{"file and index", map[string]string{"config.json": "{}", "model.safetensors": tensorFile("b"), shard1: tensorFile("a"), indexFile: indexOf("a", shard1)}, "", BadSource, []string{"both"}},
+		{"file and an index of it and another", map[string]string{"config.json": "{}", "model.safetensors": tensorFile("b"), shard1: tensorFile("a"), indexFile: indexOf("a", shard1, "b", "model.safetensors")}, "", BadSource, []string{"both"}},
+		{"file and an index that lacks a tensor of it", map[string]string{"config.json": "{}", "model.safetensors": tensorFile("a", "b"), indexFile: indexOf("a", "model.safetensors")}, "", BadSource, []string{"b", "does not name"}},
 		{"a set without its second", map[string]string{"config.json": "{}", shard1: tensorFile("a")}, "", BadSource, []string{"1 of 2", shard2}},
 		{"two sets", map[string]string{"config.json": "{}", shard1: tensorFile("a"), "other-00002-of-00002.safetensors": tensorFile("b")}, "", BadSource, []string{"2 safetensors files"}},
 		{"sets of two sizes", map[string]string{"config.json": "{}", shard1: tensorFile("a"), "model-00002-of-00003.safetensors": tensorFile("b")}, "", BadSource, []string{"2 safetensors files"}},

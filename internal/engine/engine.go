@@ -20,6 +20,10 @@ type Engine struct {
 	Ropes []arch.RopeType
 	// DefaultBetas says that it computes YaRN with beta_fast 32 and beta_slow 1, whatever config.json says.
 	DefaultBetas bool
+	// ScalesRotation says that it scales the rotation of YaRN, beside the scores, where mscale and mscale_all_dim are 0.
+	ScalesRotation bool
+	// TopLevelRope says that it reads rope_theta and rope_scaling alone; the others read transformers 5's rope_parameters too.
+	TopLevelRope bool
 	// Activations are the MLP's; nil for any.
 	Activations []string
 	// Widths are the latent and rotary widths, and HeadWidths the widths of a head, that it has kernels for; nil for any.

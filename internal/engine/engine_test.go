@@ -49,6 +49,9 @@ func TestCheck(t *testing.T) {
 		}},
 		{"yarn", func(m *arch.MLA) { m.Rope = llama3.FitYarnContext(64) }, nil},
 		{"yarn's betas", func(m *arch.MLA) { m.Rope = llama3.FitYarn(64, 8192) }, map[string]string{"llama.cpp": "rope_scaling"}},
+		{"yarn without mscale", func(m *arch.MLA) { m.Rope = llama3.FitYarnContext(64); m.Rope.MScaleAllDim = 0 }, map[string]string{
+			"transformers": "rope_scaling", "llama.cpp": "rope_scaling", "lmdeploy": "rope_scaling", "exllama": "rope_scaling",
+		}},
 		{"gelu", func(m *arch.MLA) { m.Activation = "gelu" }, map[string]string{
 			"vllm": "hidden_act", "sglang": "hidden_act", "llama.cpp": "hidden_act", "mlx": "hidden_act", "lmdeploy": "hidden_act", "exllama": "hidden_act",
 		}},
@@ -150,7 +153,9 @@ func TestConfig(t *testing.T) {
 		{`"moe_layer_freq": 1,`, ``, "moe_layer_freq", false},
 		{`"routed_scaling_factor": 1.0`, `"routed_scaling_factor": 1`, "routed_scaling_factor", true},
 		{`"routed_scaling_factor": 1.0`, `"routed_scaling_factor": "1"`, "routed_scaling_factor", false},
-		{`"use_cache"`, `"head_dim": 64, "use_cache"`, "head_dim", false},
+		{`"use_cache"`, `"head_dim": 128, "use_cache"`, "head_dim", false},
+		{`"use_cache"`, `"head_dim": 64, "use_cache"`, "", false}, // as in qk_rope_head_dim
+		{`"rope_theta": 10000.0,`, `"rope_parameters": {"rope_theta": null},`, "rope_theta", false},
 		{`{`, ``, "config.json", false},
 	} {
 		changed := strings.Replace(string(text), c.from, c.to, 1)
@@ -169,25 +174,56 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestSavedAgain: transformers 5 saves head_dim, and rope_parameters in the place of rope_theta and rope_scaling.
+func TestSavedAgain(t *testing.T) {
+	text, err := fitting().MarshalConfig("bfloat16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for params, missing := range map[string]string{
+		`{"rope_theta": 10000.0, "rope_type": "default"}`:                               "rope_theta",
+		`{"rope_theta": 10000, "rope_type": "default"}`:                                 "rope_theta",
+		`{"rope_theta": 10000.0, "rope_type": "linear", "type": "linear", "factor": 2}`: "rope_theta; rope_scaling",
+	} {
+		changed := strings.Replace(string(text), `"rope_theta": 10000.0,`, `"head_dim": 64, "qk_head_dim": 192, "rope_parameters": `+params+`,`, 1)
+		changed = strings.Replace(changed, `"rope_scaling": null,`, ``, 1)
+		if m, err := arch.ParseMLA([]byte(changed)); err != nil || m.Rope.Theta != 10000 {
+			t.Fatalf("%s: %+v, %v", params, m, err)
+		}
+		for _, e := range All {
+			want := ""
+			if e == &mlx { // which reads neither there
+				want = missing
+			}
+			if got := fields(e.CheckConfig([]byte(changed))); got != want {
+				t.Errorf("%s, %s: %q, want %q", e.Name, params, got, want)
+			}
+		}
+	}
+}
+
 func TestTensors(t *testing.T) {
 	const bias = "model.layers.0.self_attn.o_proj.bias"
 	for _, e := range All {
-		if got := fields(e.CheckTensors([]string{"lm_head.weight", "model.layers.0.mlp.up_proj.bias"})); got != "" {
+		if got := fields(e.CheckTensors([]string{"lm_head.weight", "model.layers.0.mlp.up_proj.bias"}, false)); got != "" {
 			t.Errorf("%s: %q", e.Name, got)
 		}
 		want := bias
 		if e.Biases {
 			want = ""
 		}
-		if got := fields(e.CheckTensors([]string{"lm_head.weight", bias})); got != want {
+		if got := fields(e.CheckTensors([]string{"lm_head.weight", bias}, false)); got != want {
 			t.Errorf("%s: %q", e.Name, got)
 		}
 		want = "lm_head.weight"
 		if e.Ties {
 			want = ""
 		}
-		if got := fields(e.CheckTensors([]string{"model.embed_tokens.weight"})); got != want {
+		if got := fields(e.CheckTensors([]string{"model.embed_tokens.weight"}, true)); got != want {
 			t.Errorf("%s: %q", e.Name, got)
+		}
+		if got := fields(e.CheckTensors([]string{"model.embed_tokens.weight"}, false)); got != "lm_head.weight" {
+			t.Errorf("%s, not tied: %q", e.Name, got)
 		}
 	}
 }

@@ -46,6 +46,9 @@ func (e *Engine) Check(m *arch.MLA) []Limit {
 			fmt.Sprintf("%d and %d, which it computes in any case", arch.DefaultBetaFast, arch.DefaultBetaSlow), again,
 		})
 	}
+	if r := m.Rope; e.ScalesRotation && r.Type == arch.RopeYarn && r.MScaleAllDim == 0 {
+		out = append(out, Limit{"rope_scaling", "mscale_all_dim 0", "another value: without it the rotation is scaled too", again})
+	}
 	if e.Activations != nil && !slices.Contains(e.Activations, m.Activation) {
 		out = append(out, Limit{"hidden_act", fmt.Sprintf("%q", m.Activation), list(e.Activations), "use another engine, transformers for example"})
 	}
@@ -112,41 +115,55 @@ func (e *Engine) CheckConfig(text []byte) []Limit {
 	if err := decoder.Decode(&fields); err != nil {
 		return []Limit{{"config.json", err.Error(), "a JSON object", "convert again"}}
 	}
+	const again = "convert again, or add the field"
+	// transformers 5 saves rope_theta and the scaling together as rope_parameters.
+	params, _ := fields["rope_parameters"].(map[string]any)
 	var out []Limit
-	found := func(field string) string {
-		v, ok := fields[field]
-		if !ok {
-			return "no such field"
-		}
-		b, err := json.Marshal(v)
-		if err != nil {
-			return fmt.Sprint(v)
-		}
-		return string(b)
-	}
 	for _, field := range wholeNumbers {
 		n, ok := fields[field].(json.Number)
 		if _, err := n.Int64(); !ok || err != nil {
-			out = append(out, Limit{field, found(field), "a whole number", "convert again, or add the field"})
+			out = append(out, Limit{field, found(fields, field), "a whole number", again})
 		}
 	}
 	for _, field := range floats {
-		n, ok := fields[field].(json.Number)
+		holder, strict := fields, e.Strict
+		if field == "rope_theta" && fields[field] == nil && params != nil && !e.TopLevelRope {
+			holder, strict = params, false // which the class does not look into
+		}
+		n, ok := holder[field].(json.Number)
 		switch {
 		case !ok:
-			out = append(out, Limit{field, found(field), "a number", "convert again, or add the field"})
-		case e.Strict && !strings.ContainsAny(n.String(), ".eE"):
+			out = append(out, Limit{field, found(holder, field), "a number", again})
+		case strict && !strings.ContainsAny(n.String(), ".eE"):
 			out = append(out, Limit{field, n.String(), "a number with a point", "write it as " + n.String() + ".0"})
 		}
 	}
-	if fields["head_dim"] != nil {
-		out = append(out, Limit{"head_dim", found("head_dim"), "no such field, which overrides qk_rope_head_dim", "remove the field"})
+	if kind := params["rope_type"]; e.TopLevelRope && kind != nil && kind != "default" && fields["rope_scaling"] == nil {
+		out = append(out, Limit{"rope_scaling", found(fields, "rope_scaling"), "the scaling of rope_parameters, which it does not read", again})
+	}
+	// transformers saves head_dim too, as it takes it for itself: equal to qk_rope_head_dim.
+	if width := found(fields, "qk_rope_head_dim"); fields["head_dim"] != nil && found(fields, "head_dim") != width {
+		out = append(out, Limit{"head_dim", found(fields, "head_dim"), "qk_rope_head_dim " + width + ", which it overrides, or no such field", "remove the field"})
 	}
 	return out
 }
 
-// CheckTensors returns what the engine misses among a checkpoint's tensors, or drops or refuses, by their names.
-func (e *Engine) CheckTensors(names []string) []Limit {
+// found is a field as an error shows it.
+func found(fields map[string]any, field string) string {
+	v, ok := fields[field]
+	if !ok {
+		return "no such field"
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}
+
+// CheckTensors returns what the engine misses among a checkpoint's tensors, or drops or refuses, by their names; tied says that the
+// configuration ties the output head to the embedding.
+func (e *Engine) CheckTensors(names []string, tied bool) []Limit {
 	var out []Limit
 	biases, first, head := 0, "", false
 	for _, name := range names {
@@ -160,8 +177,12 @@ func (e *Engine) CheckTensors(names []string) []Limit {
 	if biases > 0 && !e.Biases {
 		out = append(out, Limit{first, fmt.Sprintf("%d biases in attention", biases), "none", "convert again with --engine " + e.Name})
 	}
-	if !head && !e.Ties {
-		out = append(out, Limit{arch.MLATensors.Head, "no such tensor", "the output head: it does not tie it to the embedding", "convert again"})
+	if !head && !(e.Ties && tied) {
+		want := "the output head: it does not tie it to the embedding"
+		if !tied {
+			want = "the output head, which config.json does not tie to the embedding"
+		}
+		out = append(out, Limit{arch.MLATensors.Head, "no such tensor", want, "convert again"})
 	}
 	return out
 }

@@ -25,12 +25,6 @@ func checkArchitecture(m *arch.MLA) (errs []error) {
 			Kind: checkpoint.Unsupported, File: "config.json", Tensor: limit.Field, Got: limit.Found, Want: limit.Accepted, Hint: limit.WayOut,
 		})
 	}
-	if m.Rope.Type == arch.RopeYarn && m.Rope.MScaleAllDim == 0 {
-		errs = append(errs, &checkpoint.Error{
-			Kind: checkpoint.Unsupported, File: "config.json", Tensor: "rope_scaling", Got: "mscale_all_dim 0",
-			Want: "another value: without it llama.cpp scales the rotation too", Hint: convertHint,
-		})
-	}
 	return errs
 }
 
@@ -94,17 +88,28 @@ func ropeKeys(r *arch.Rope) []gguf.KV {
 	return kv
 }
 
+// maxProblems bounds the list of what is wrong with the tensors: of another geometry something is in every layer.
+const maxProblems = 40
+
 // weights lists the tensors of the file with their values out of src. wanted is the type of the matrices; a row that it cannot
 // hold is written as F16, and named in narrow.
 func weights(src *checkpoint.Source, m *arch.MLA, wanted gguf.Type) (tensors []gguf.Tensor, narrow []string, errs []error) {
 	t := &arch.MLATensors
 	used := make(map[string]bool)
+	more := 0
+	fail := func(err error) {
+		if len(errs) == maxProblems {
+			more++
+			return
+		}
+		errs = append(errs, err)
+	}
 	// want finds a tensor of the checkpoint; without it, what is left of the list only serves to find more errors.
 	want := func(name string, shape ...int) *checkpoint.Tensor {
 		used[name] = true
 		w, err := src.Want(name, shape...)
 		if err != nil {
-			errs = append(errs, err)
+			fail(err)
 		}
 		return w
 	}
@@ -142,14 +147,19 @@ func weights(src *checkpoint.Source, m *arch.MLA, wanted gguf.Type) (tensors []g
 		copyOf(block("ffn_down"), from(t.Down), m.Hidden, m.Intermediate)
 	}
 	copyOf("output_norm.weight", t.FinalNorm, m.Hidden)
-	copyOf("output.weight", t.Head, m.Vocab, m.Hidden)
+	if _, ok := src.Get(t.Head); ok || !m.Tied { // without it llama.cpp takes the embedding
+		copyOf("output.weight", t.Head, m.Vocab, m.Hidden)
+	}
 	for _, name := range src.Names() {
 		if !used[name] {
-			errs = append(errs, &checkpoint.Error{
+			fail(&checkpoint.Error{
 				Kind: checkpoint.Unsupported, File: src.Dir(), Tensor: name, Got: "a tensor that llama.cpp has no place for",
 				Want: "those of a dense DeepseekV3ForCausalLM without biases", Hint: convertHint,
 			})
 		}
+	}
+	if more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more problems of this kind", more))
 	}
 	return tensors, narrow, errs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/mlaconvert/mlaconvert/internal/arch"
@@ -47,6 +48,7 @@ type Plan struct {
 	// Warnings say what llama.cpp will do otherwise than the checkpoint.
 	Warnings []string
 
+	dir    string // of the checkpoint
 	layout *gguf.Layout
 }
 
@@ -60,7 +62,14 @@ func NewPlan(src *checkpoint.Source, o Options) (*Plan, error) {
 	if errs := checkArchitecture(m); errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	p := &Plan{DType: o.DType}
+	if n := len(src.Names()); m.Layers > n {
+		// The lists below grow with the number of layers, which a configuration can claim freely.
+		return nil, &checkpoint.Error{
+			Kind: checkpoint.BadSource, File: src.Dir(), Tensor: "num_hidden_layers", Got: fmt.Sprint(m.Layers),
+			Want: fmt.Sprintf("layers that have tensors; there are %d tensors", n),
+		}
+	}
+	p := &Plan{DType: o.DType, dir: src.Dir()}
 	if p.DType == "" {
 		if p.DType, err = storedDType(src); err != nil {
 			return nil, err
@@ -71,8 +80,13 @@ func NewPlan(src *checkpoint.Source, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("dtype %q: expected one of %v", p.DType, DTypes)
 	}
 	tensors, narrow, errs := weights(src, m, kind)
-	vocab, err := readVocabulary(src, m, o.Pre)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	var vocab *vocabulary
+	// Only an embedding of that many rows shows that the vocabulary is as large as the configuration claims.
+	if _, err := src.Want(arch.MLATensors.Embed, m.Vocab, m.Hidden); err == nil {
+		vocab, err = readVocabulary(src, m, o.Pre)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	metadata := []gguf.KV{
@@ -111,7 +125,11 @@ type Progress interface {
 // Run writes the file to path. It appears there when it is whole; if anything goes wrong, or ctx is done, nothing is left of
 // it. force replaces a file that is there.
 func (p *Plan) Run(ctx context.Context, path string, force bool, progress Progress) (err error) {
-	out, err := checkpoint.CreateFile(path, p.Bytes, force)
+	read, err := p.read()
+	if err != nil {
+		return err
+	}
+	out, err := checkpoint.CreateFile(path, p.Bytes, force, read)
 	if err != nil {
 		return err
 	}
@@ -124,6 +142,17 @@ func (p *Plan) Run(ctx context.Context, path string, force bool, progress Progre
 		return errors.Join(rangeError(err, path), out.Abort())
 	}
 	return out.Commit(p.Bytes)
+}
+
+// read are the files of the checkpoint, which the output must not replace.
+func (p *Plan) read() (files []string, err error) {
+	listing, err := os.ReadDir(p.dir)
+	for _, f := range listing {
+		if filepath.Ext(f.Name()) != ".gguf" {
+			files = append(files, filepath.Join(p.dir, f.Name()))
+		}
+	}
+	return files, err
 }
 
 // rangeError explains a value that the type of its tensor cannot hold.

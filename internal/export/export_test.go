@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -300,6 +302,72 @@ func TestRefusals(t *testing.T) {
 		m.Drop(layer1 + "mlp.up_proj.weight")
 	}, map[string]string{tokenizerFile: "{"}, Options{})
 	wantError(t, err, checkpoint.BadSource, "", "model.norm.weight", layer1+"mlp.up_proj.weight", tokenizerFile)
+}
+
+// TestTied: without output.weight llama.cpp takes the embedding, which is what tie_word_embeddings says, and nothing else does.
+func TestTied(t *testing.T) {
+	whole := testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1)
+	_, want := exported(t, writeModel(t, whole, nil), Options{})
+	delete(want.tensors, "output.weight")
+	for _, tied := range []bool{true, false} {
+		m := testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1)
+		m.Config["tie_word_embeddings"] = tied
+		m.Drop(arch.MLATensors.Head)
+		src := writeModel(t, m, nil)
+		if !tied {
+			_, err := NewPlan(src, Options{})
+			wantError(t, err, checkpoint.BadSource, "", arch.MLATensors.Head)
+			continue
+		}
+		if limits := llamacpp.CheckTensors(src.Names(), true); len(limits) > 0 {
+			t.Errorf("inspect says %v", limits)
+		}
+		_, got := exported(t, src, Options{})
+		if len(got.tensors) != len(want.tensors) {
+			t.Errorf("%d tensors, want %d", len(got.tensors), len(want.tensors))
+		}
+		for name := range want.tensors {
+			if _, ok := got.tensors[name]; !ok || !slices.Equal(got.values(name), want.values(name)) {
+				t.Errorf("%s differs", name)
+			}
+		}
+	}
+	whole.Config["tie_word_embeddings"] = true
+	if _, f := exported(t, writeModel(t, whole, nil), Options{}); f.tensors["output.weight"].dims == nil {
+		t.Error("lm_head.weight is left out")
+	}
+}
+
+// TestClaims: what a configuration claims of a checkpoint takes no memory.
+func TestClaims(t *testing.T) {
+	const huge = 1 << 28
+	for _, c := range []struct {
+		config map[string]any
+		says   []string
+	}{
+		{map[string]any{"num_hidden_layers": huge, "first_k_dense_replace": huge}, []string{"num_hidden_layers", "268435456"}},
+		{map[string]any{"vocab_size": huge}, []string{arch.MLATensors.Embed, "268435456"}},
+	} {
+		m := testmodel.NewMLA(testmodel.TinyMLA, "BF16", 1)
+		maps.Copy(m.Config, c.config)
+		src := writeModel(t, m, nil)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := NewPlan(src, Options{})
+		runtime.ReadMemStats(&after)
+		wantError(t, err, checkpoint.BadSource, "", c.says...)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
+			t.Errorf("%v: %d MB allocated", c.config, n>>20)
+		}
+	}
+	a := testmodel.TinyMLA
+	a.Layers = 6
+	m := testmodel.NewMLA(a, "BF16", 1)
+	m.Config["hidden_size"] = 32 // eight tensors of every layer, and three
+	_, err := NewPlan(writeModel(t, m, nil), Options{})
+	if err == nil || strings.Count(err.Error(), "\n") != maxProblems || !strings.Contains(err.Error(), "and 11 more problems") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestNothingIsLeftOfAnInterruptedExport(t *testing.T) {

@@ -195,10 +195,13 @@ func (v *vocabulary) setModel(d *tokenizer.Description, pre, path string) error 
 	if pre != "" {
 		return refuse("pre_tokenizer", joinComponents(splits), "a byte-level tokenizer for --pre", "leave out --pre")
 	}
-	prefix, ok := sentencePiece(normalizers, splits)
+	prefix, first, ok := sentencePiece(normalizers, splits)
 	if !ok {
 		return refuse("pre_tokenizer", fmt.Sprintf("normalizer [%s], pre_tokenizer [%s]", joinComponents(normalizers), joinComponents(splits)),
 			"a byte-level tokenizer, or one of SentencePiece's kind: spaces as \u2581, words not split", "")
+	}
+	if first {
+		v.warn("llama.cpp puts a space in front of text behind a special token too, not only at the beginning of a text (prepend_scheme first)")
 	}
 	return v.setSentencePiece(d, prefix, path)
 }
@@ -223,21 +226,24 @@ func (v *vocabulary) setByteLevel(d *tokenizer.Description, pre, path string) er
 const metaspace = "\u2581"
 
 // sentencePiece says whether the components are those of a tokenizer made from a SentencePiece model, and whether a space is
-// put in front of a text.
-func sentencePiece(normalizers, preTokenizers []component) (prefix, ok bool) {
+// put in front of a text: with first, of all that added tokens cut it into only in front of the first.
+func sentencePiece(normalizers, preTokenizers []component) (prefix, first, ok bool) {
 	replace := component{Type: "Replace", Pattern: map[string]string{"String": " "}, Content: metaspace}.String()
 	prepend := component{Type: "Prepend", Prepend: metaspace}.String()
+	const pieces = "Metaspace " + metaspace + " "
 	switch normal, pre := joinComponents(normalizers), joinComponents(preTokenizers); {
 	case normal == prepend+"; "+replace && pre == "":
-		return true, true
+		return true, false, true
 	case normal == replace && pre == "":
-		return false, true
-	case normal == "" && (pre == "Metaspace "+metaspace+" always" || pre == "Metaspace "+metaspace+" first" || pre == "Metaspace "+metaspace+" "):
-		return true, true
-	case normal == "" && pre == "Metaspace "+metaspace+" never":
-		return false, true
+		return false, false, true
+	case normal == "" && (pre == pieces+"always" || pre == pieces):
+		return true, false, true
+	case normal == "" && pre == pieces+"first":
+		return true, true, true
+	case normal == "" && pre == pieces+"never":
+		return false, false, true
 	}
-	return false, false
+	return false, false, false
 }
 
 // setSentencePiece describes a tokenizer of SentencePiece's kind: llama.cpp's model llama, which joins the neighbours whose

@@ -369,6 +369,36 @@ func TestScoresTokenizeAsMergesDo(t *testing.T) {
 	}
 }
 
+// TestPrependSchemes: llama.cpp puts a space in front of every text between special tokens, or of none.
+func TestPrependSchemes(t *testing.T) {
+	a := testmodel.TinyMLA
+	a.Vocab = 330
+	for scheme, want := range map[string]struct {
+		prefix bool
+		warns  string
+	}{"always": {true, ""}, "first": {true, "behind a special token"}, "never": {false, ""}} {
+		files := piecesTokenizer(rand.New(rand.NewPCG(3, 4)), 330, true)
+		var m map[string]any
+		if err := json.Unmarshal([]byte(files[tokenizerFile]), &m); err != nil {
+			t.Fatal(err)
+		}
+		m["normalizer"] = nil
+		m["pre_tokenizer"] = map[string]any{"type": "Metaspace", "replacement": metaspace, "prepend_scheme": scheme, "split": false}
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[tokenizerFile] = string(text)
+		p, f := exported(t, writeModel(t, testmodel.NewMLA(a, "BF16", 1), files), Options{})
+		if got := f.metadata["tokenizer.ggml.add_space_prefix"]; got != want.prefix {
+			t.Errorf("%s: add_space_prefix is %v", scheme, got)
+		}
+		if told := strings.Join(p.Warnings, "; "); (told == "") != (want.warns == "") || !strings.Contains(told, want.warns) {
+			t.Errorf("%s: %q, want %q", scheme, p.Warnings, want.warns)
+		}
+	}
+}
+
 func TestIncompleteMergesAreTold(t *testing.T) {
 	a := testmodel.TinyMLA
 	a.Vocab = 330

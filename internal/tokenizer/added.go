@@ -8,8 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxAddedToken bounds the length of an added token, and with it the cost of looking for them.
-const maxAddedToken = 4096
+// maxAddedToken bounds the length of an added token, and maxPattern that of what the normalizer makes of it, and with them the
+// cost of looking for them.
+const (
+	maxAddedToken = 4096
+	maxPattern    = 16 * maxAddedToken
+)
 
 // addedToken is an entry of added_tokens. Its flags say whether it must not touch word characters,
 // takes white space on either side with it, and is looked for in normalized text.
@@ -49,6 +53,7 @@ func (p *parser) addedTokens(raw json.RawMessage, model *bpe, normalizers []norm
 		return nil, err
 	}
 	next := len(model.vocab)
+	left := mostBytes(0) // for all normalized tokens together
 	for i, entry := range list {
 		field := "added_tokens[" + strconv.Itoa(i) + "]"
 		t, err := p.addedToken(entry, field)
@@ -70,9 +75,11 @@ func (p *parser) addedTokens(raw json.RawMessage, model *bpe, normalizers []norm
 		}
 		t.pattern = t.content
 		if t.normalized {
-			if t.pattern, _, err = normalizeAll(normalizers, t.content, 0); err != nil {
+			left += growth * len(t.content)
+			if t.pattern, _, err = normalizeAll(normalizers, t.content, 0, min(left, maxPattern)); err != nil {
 				return nil, p.errorf(field, err.Error(), "a token that can be normalized")
 			}
+			left -= len(t.pattern)
 		}
 		v.ids[t.content] = t.id
 		v.tokens[t.id] = t

@@ -109,7 +109,7 @@ func byteToken(token string) (byte, bool) {
 func (n *replace) decode(tokens []string) ([]string, error) {
 	for i, t := range tokens {
 		var err error
-		if tokens[i], _, err = n.normalize(t, 0); err != nil {
+		if tokens[i], _, err = n.normalize(t, 0, mostBytes(len(t))); err != nil {
 			return nil, err
 		}
 	}

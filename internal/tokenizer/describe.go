@@ -11,11 +11,11 @@ type Description struct {
 	Tokens map[int]Token
 	// Merges are the pairs of tokens that are joined, in order of rank.
 	Merges [][2]string
-	// Normalizers, PreTokenizers and Decoders are the components in order, Sequences taken apart, as the file has them.
-	Normalizers, PreTokenizers, Decoders []json.RawMessage
-	// ByteFallback, FuseUnknown and IgnoreMerges are the model's fields of these names; Unknown its unk_token, "" for none.
-	ByteFallback, FuseUnknown, IgnoreMerges bool
-	Unknown                                 string
+	// Normalizers and PreTokenizers are the components in order, Sequences taken apart, as the file has them.
+	Normalizers, PreTokenizers []json.RawMessage
+	// ByteFallback and IgnoreMerges are the model's fields of these names; Unknown is its unk_token, "" for none.
+	ByteFallback, IgnoreMerges bool
+	Unknown                    string
 	// Affixed says that the model marks the beginnings or ends of words (continuing_subword_prefix, end_of_word_suffix).
 	Affixed bool
 	// Before and After are the ids that the post-processor puts around a text. Templated says that there is one.
@@ -35,8 +35,8 @@ func (t *Tokenizer) Describe() *Description {
 	m := t.model
 	d := &Description{
 		Tokens:      make(map[int]Token, t.size),
-		Normalizers: t.source.normalizers, PreTokenizers: t.source.preTokenizers, Decoders: t.source.decoders,
-		ByteFallback: m.byteFallback, FuseUnknown: m.fuseUnknown, IgnoreMerges: m.ignoreMerges, Unknown: m.unknown,
+		Normalizers: t.source.normalizers, PreTokenizers: t.source.preTokenizers,
+		ByteFallback: m.byteFallback, IgnoreMerges: m.ignoreMerges, Unknown: m.unknown,
 		Affixed: m.prefix != "" || m.suffix != "",
 	}
 	for id, text := range m.tokens {
@@ -74,8 +74,8 @@ func (t *Tokenizer) Describe() *Description {
 	return d
 }
 
-// componentTexts are the components of a file as it has them.
-type componentTexts struct{ normalizers, preTokenizers, decoders []json.RawMessage }
+// componentTexts are the components of a file that [Description] lists, as it has them.
+type componentTexts struct{ normalizers, preTokenizers []json.RawMessage }
 
 // componentTexts copies the components out of a file that has been parsed.
 func (p *parser) componentTexts(o object) (c componentTexts, err error) {
@@ -85,7 +85,6 @@ func (p *parser) componentTexts(o object) (c componentTexts, err error) {
 	}{
 		{&c.normalizers, "normalizer", "normalizers"},
 		{&c.preTokenizers, "pre_tokenizer", "pretokenizers"},
-		{&c.decoders, "decoder", "decoders"},
 	} {
 		*part.to, err = components(p, o.m[part.field], part.field, part.key, func(o object) (json.RawMessage, error) {
 			return json.Marshal(o.m)

@@ -31,7 +31,7 @@ func TestDescribe(t *testing.T) {
 			6: {Text: "aba"}, 7: {Text: "extra", Added: true}, // as Hugging Face tokenizers does: the next free id, whatever the file says
 		},
 		Merges:       [][2]string{{"b", "a"}, {"a", "b"}, {"ab", "a"}},
-		ByteFallback: true, FuseUnknown: true, IgnoreMerges: true, Unknown: "?",
+		ByteFallback: true, IgnoreMerges: true, Unknown: "?",
 		Before: []int{0}, After: []int{4, 1}, Templated: true,
 	}
 	types := func(texts []json.RawMessage) (out []string) {
@@ -49,9 +49,6 @@ func TestDescribe(t *testing.T) {
 	}
 	if len(d.PreTokenizers) != 1 || string(d.PreTokenizers[0]) != `{"individual_digits":true,"type":"Digits"}` {
 		t.Errorf("pre-tokenizers %s", d.PreTokenizers)
-	}
-	if len(d.Decoders) != 0 {
-		t.Errorf("decoders %s", d.Decoders)
 	}
 	d.Normalizers, d.PreTokenizers = nil, nil
 	if !reflect.DeepEqual(d, want) {

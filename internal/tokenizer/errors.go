@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -37,6 +38,14 @@ func (e *Error) Error() string {
 	}
 	return b.String()
 }
+
+// mostBytes bounds what the components of a file make of n bytes, which a small file could have them double a hundred times.
+// Unicode's forms make 11 bytes of one at most (NFKC of U+FDFA), and the characters for bytes two.
+func mostBytes(n int) int { return growth*n + 1<<18 }
+
+const growth = 64
+
+var errGrowth = fmt.Errorf("a text made more than %d times as long", growth)
 
 // quote shows s in an error message, shortened so that a hostile file cannot fill the screen.
 func quote(s string) string {

@@ -40,16 +40,10 @@ func TestSmall(t *testing.T) {
 	if text, err := tok.Decode([]int{6, 5, 1}); err != nil || text != "ab1a" {
 		t.Errorf("decoded %q (%v)", text, err)
 	}
-	if n := tok.VocabSize(); n != 8 {
-		t.Errorf("%d tokens, want 8", n)
-	}
 	if id, ok := tok.ID("<s>"); !ok || id != 7 {
 		t.Errorf("<s> is %d %v", id, ok)
 	}
-	if s, ok := tok.Token(6); !ok || s != "_ab" {
-		t.Errorf("6 is %q %v", s, ok)
-	}
-	if _, ok := tok.Token(8); ok {
+	if _, err := tok.Decode([]int{8}); err == nil {
 		t.Error("8 is a token")
 	}
 	if _, ok := tok.ID("x"); ok {
@@ -198,7 +192,7 @@ func TestEncodeErrors(t *testing.T) {
 	if ids, err := tok.Encode("\uFFFD", false); err != nil || len(ids) == 0 {
 		t.Errorf("U+FFFD itself: %v, %v", ids, err)
 	}
-	for _, id := range []int{-1, tok.VocabSize(), 1 << 40} {
+	for _, id := range []int{-1, len(tok.Describe().Tokens), 1 << 40} {
 		if _, err := tok.Decode([]int{1, id}); err == nil || !strings.HasPrefix(err.Error(), "ids[1]: found "+fmt.Sprint(id)) {
 			t.Errorf("id %d: error %v", id, err)
 		}
@@ -256,6 +250,41 @@ func TestMemory(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 200<<20 {
 			t.Errorf("%s: %d MB allocated for a file of %d bytes", name, n>>20, len(data))
+		}
+	}
+
+	// Components that make more and more of a text or an added token.
+	const normalizer, preTokenizer = `{"type": "Prepend", "prepend": "_"}`, `{"type": "Split", "pattern": {"Regex": "[0-9]"}, "behavior": "Isolated", "invert": false}`
+	replace := func(content string) string {
+		return `{"type": "Replace", "pattern": {"String": "a"}, "content": "` + content + `"}`
+	}
+	list := func(n int, component string) string { return strings.Repeat(component+",", n-1) + component }
+	doubling := strings.Replace(small, normalizer, list(99, replace("aa")), 1)
+	for name, test := range map[string]struct{ data, text, where string }{
+		"doubled text": {doubling, "ab ab", "normalizer: "},
+		"doubled tokens": {strings.Replace(doubling, `"added_tokens": [`, `"added_tokens": [
+			{"id": 8, "content": "a", "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false},`, 1), "", "added_tokens[0]: "},
+		"long content":    {strings.Replace(small, normalizer, list(2, replace(strings.Repeat("a", 4000))), 1), "ab ab", "normalizer: "},
+		"many beginnings": {strings.Replace(small, `"prepend": "_"`, `"prepend": "`+strings.Repeat("_", 4000)+`"`, 1), strings.Repeat("a<s>", 2000), "normalizer: "},
+		"doubled bytes": {strings.Replace(small, preTokenizer, `{"type": "Sequence", "pretokenizers": [`+
+			list(99, `{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}`)+`]}`, 1), "é", "pre_tokenizer: "},
+	} {
+		if len(test.data) <= len(small) {
+			t.Fatalf("%s: the file is as it was", name)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		tok, err := Parse([]byte(test.data), "x.json")
+		if err == nil {
+			_, err = tok.Encode(test.text, false)
+		}
+		runtime.ReadMemStats(&after)
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), test.where) || !strings.Contains(err.Error(), errGrowth.Error()) {
+			t.Errorf("%s: error %v, want one of %q", name, err, test.where)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 200<<20 {
+			t.Errorf("%s: %d MB allocated for a file of %d bytes", name, n>>20, len(test.data))
 		}
 	}
 }

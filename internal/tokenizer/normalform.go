@@ -111,7 +111,7 @@ func (t *normalData) compose(a, b rune) (rune, bool) {
 // normalForm is one of NFC, NFD, NFKC and NFKD.
 type normalForm struct{ compatible, composed bool }
 
-func (f normalForm) normalize(text string, origin int) (string, int, error) {
+func (f normalForm) normalize(text string, origin, _ int) (string, int, error) {
 	if isASCII(text) {
 		return text, origin, nil
 	}

@@ -5,13 +5,14 @@ import (
 	"unicode/utf8"
 )
 
-// normalizer is one step of the normalizer of tokenizer.json.
+// normalizer is one step of the normalizer of tokenizer.json. What it makes of a text may be most bytes long; it must heed that
+// itself if it can make of a text what is many times as long.
 //
 // origin is the number of leading bytes of text that stand for the first character of what was given
 // to Encode, 0 where text begins later. Metaspace with prepend_scheme "first" depends on it, and the
 // rules by which it moves are those of the alignments that Hugging Face tokenizers keeps.
 type normalizer interface {
-	normalize(text string, origin int) (string, int, error)
+	normalize(text string, origin, most int) (string, int, error)
 }
 
 func (p *parser) normalizer(o object) (normalizer, error) {
@@ -50,7 +51,7 @@ func (p *parser) normalizer(o object) (normalizer, error) {
 // prepend puts a string before a text that is not empty.
 type prepend string
 
-func (n prepend) normalize(text string, origin int) (string, int, error) {
+func (n prepend) normalize(text string, origin, _ int) (string, int, error) {
 	if text == "" {
 		return text, origin, nil
 	}
@@ -108,13 +109,22 @@ func (p *parser) pattern(o object) (pattern, error) {
 	return re, nil
 }
 
-func (n *replace) normalize(text string, origin int) (string, int, error) {
+func (n *replace) normalize(text string, origin, most int) (string, int, error) {
 	spans, err := n.pattern.spans(text, nil)
 	if err != nil {
 		return "", 0, err
 	}
+	size := len(text)
+	for _, s := range spans {
+		if s.match {
+			size += len(n.content) - (s.end - s.start)
+		}
+	}
+	if size > most {
+		return "", 0, errGrowth
+	}
 	var b strings.Builder
-	b.Grow(len(text))
+	b.Grow(size)
 	kept := 0
 	for _, s := range spans {
 		if !s.match {
@@ -137,7 +147,7 @@ func clamp(n, limit int) int { return max(0, min(n, limit)) }
 // lowercase maps every character by itself, without the rule for a final sigma.
 type lowercase struct{}
 
-func (lowercase) normalize(text string, origin int) (string, int, error) {
+func (lowercase) normalize(text string, origin, _ int) (string, int, error) {
 	lower := characters().lower
 	var b strings.Builder
 	b.Grow(len(text))
@@ -159,7 +169,7 @@ func (lowercase) normalize(text string, origin int) (string, int, error) {
 // strip removes white space at the ends.
 type strip struct{ left, right bool }
 
-func (n strip) normalize(text string, origin int) (string, int, error) {
+func (n strip) normalize(text string, origin, _ int) (string, int, error) {
 	white := characters().set("rust:white_space").contains
 	if n.left {
 		trimmed := strings.TrimLeftFunc(text, white)
@@ -176,7 +186,7 @@ func (n strip) normalize(text string, origin int) (string, int, error) {
 // byteChars writes each byte as the character that stands for it.
 type byteChars struct{}
 
-func (byteChars) normalize(text string, origin int) (string, int, error) {
+func (byteChars) normalize(text string, origin, _ int) (string, int, error) {
 	var b strings.Builder
 	b.Grow(2 * len(text))
 	kept := 0

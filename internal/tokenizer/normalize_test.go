@@ -69,7 +69,7 @@ func TestNormalForms(t *testing.T) {
 	}
 	for _, f := range forms {
 		for _, text := range texts {
-			if got, _, _ := f.form.normalize(text, 0); got != f.norm.String(text) {
+			if got, _, _ := f.form.normalize(text, 0, len(text)*growth); got != f.norm.String(text) {
 				t.Fatalf("%s of %+q: %+q, want %+q", f.name, text, got, f.norm.String(text))
 			}
 		}
@@ -90,7 +90,7 @@ func TestNormalFormsOfEngine(t *testing.T) {
 		// U+1DFA, of a lower class than U+0301, is of Unicode 14.
 		{normalForm{}, "a\u0301\u1dfa", "a\u0301\u1dfa"},
 	} {
-		if got, _, _ := test.form.normalize(test.text, 0); got != test.want {
+		if got, _, _ := test.form.normalize(test.text, 0, 100); got != test.want {
 			t.Errorf("%+v of %+q: %+q, want %+q", test.form, test.text, got, test.want)
 		}
 		if norm.NFC.String(test.text) == test.want && norm.NFD.String(test.text) == test.want {
@@ -117,7 +117,7 @@ func TestNormalizers(t *testing.T) {
 		{&replace{newOneOf(runeSet{{'0', '9'}}), "#"}, "a12b", "a##b"},
 		{byteChars{}, "é \n!", "Ã©ĠĊ!"},
 	} {
-		if got, _, err := test.n.normalize(test.text, 0); err != nil || got != test.want {
+		if got, _, err := test.n.normalize(test.text, 0, 100); err != nil || got != test.want {
 			t.Errorf("%#v of %q: %q (%v), want %q", test.n, test.text, got, err, test.want)
 		}
 	}

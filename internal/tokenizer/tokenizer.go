@@ -40,7 +40,7 @@ type Tokenizer struct {
 	decoders      []decoder
 	noDecoder     bool      // decoder is null
 	post          *template // nil for none
-	size          int
+	size          int       // the number of tokens, added ones included
 	source        componentTexts
 }
 
@@ -108,13 +108,9 @@ func Parse(data []byte, name string) (*Tokenizer, error) {
 	return t, nil
 }
 
-// VocabSize is the number of tokens, added ones included. In a vocabulary without gaps every id is
-// below it.
-func (t *Tokenizer) VocabSize() int { return t.size }
-
-// Token returns the string of an id: for byte-level models in the characters that stand for bytes,
+// token returns the string of an id: for byte-level models in the characters that stand for bytes,
 // for an added token as it looks after the normalizer.
-func (t *Tokenizer) Token(id int) (string, bool) {
+func (t *Tokenizer) token(id int) (string, bool) {
 	if a, ok := t.added.tokens[id]; ok {
 		return a.pattern, true
 	}
@@ -135,7 +131,8 @@ func (t *Tokenizer) ID(token string) (int, bool) {
 // beginning-of-text token, are put around them; added tokens that occur in the text are found either
 // way. The text must be valid UTF-8, as it is for Hugging Face tokenizers: if it is not, the error
 // names the offset of the first byte that is wrong. The only other errors are those of a file whose
-// regular expressions backtrack without end, or whose unk_token is needed and not there.
+// regular expressions backtrack without end, whose components make the text many times as long, or whose unk_token is needed
+// and not there.
 func (t *Tokenizer) Encode(text string, addSpecial bool) ([]int, error) {
 	if at := invalidUTF8(text); at >= 0 {
 		return nil, &Error{Field: "text", Got: "invalid UTF-8 at byte " + strconv.Itoa(at), Want: "UTF-8"}
@@ -168,15 +165,17 @@ func (t *Tokenizer) pieces(text string) ([]piece, error) {
 
 	// The normalizer, then the added tokens that are looked for behind it.
 	var next []piece
+	left := mostBytes(len(text))
 	for _, pc := range pieces {
 		if pc.id != notToken {
 			next = append(next, pc)
 			continue
 		}
 		var err error
-		if pc.text, pc.origin, err = normalizeAll(t.normalizers, pc.text, pc.origin); err != nil {
+		if pc.text, pc.origin, err = normalizeAll(t.normalizers, pc.text, pc.origin, left); err != nil {
 			return nil, textError("normalizer", err)
 		}
+		left -= len(pc.text)
 		if pc.text != "" {
 			next = t.added.extract(next, pc, &t.added.normalized)
 		}
@@ -185,14 +184,22 @@ func (t *Tokenizer) pieces(text string) ([]piece, error) {
 
 	for _, pre := range t.preTokenizers {
 		next = make([]piece, 0, len(pieces))
+		left = mostBytes(len(text))
 		for _, pc := range pieces {
 			if pc.id != notToken {
 				next = append(next, pc)
 				continue
 			}
+			n := len(next)
 			var err error
 			if next, err = pre.preTokenize(next, pc); err != nil {
 				return nil, textError("pre_tokenizer", err)
+			}
+			for _, made := range next[n:] {
+				left -= len(made.text)
+			}
+			if left < 0 {
+				return nil, textError("pre_tokenizer", errGrowth)
 			}
 		}
 		pieces = next
@@ -205,11 +212,15 @@ func textError(component string, err error) error {
 	return &Error{Field: component, Got: err.Error()}
 }
 
-func normalizeAll(steps []normalizer, text string, origin int) (string, int, error) {
+// normalizeAll applies the steps of a normalizer, of which none may make the text longer than most bytes.
+func normalizeAll(steps []normalizer, text string, origin, most int) (string, int, error) {
 	for _, n := range steps {
 		var err error
-		if text, origin, err = n.normalize(text, origin); err != nil {
+		if text, origin, err = n.normalize(text, origin, most); err != nil {
 			return "", 0, err
+		}
+		if len(text) > most {
+			return "", 0, errGrowth
 		}
 	}
 	return text, origin, nil
@@ -220,12 +231,14 @@ func normalizeAll(steps []normalizer, text string, origin int) (string, int, err
 // together give U+FFFD in the places where they do not.
 func (t *Tokenizer) Decode(ids []int) (string, error) {
 	tokens := make([]string, len(ids))
+	size := 0
 	for i, id := range ids {
-		token, ok := t.Token(id)
+		token, ok := t.token(id)
 		if !ok {
 			return "", &Error{Field: "ids[" + strconv.Itoa(i) + "]", Got: strconv.Itoa(id), Want: "an id of the vocabulary"}
 		}
 		tokens[i] = token
+		size += len(token)
 	}
 	if t.noDecoder {
 		return strings.Join(tokens, " "), nil
@@ -234,6 +247,13 @@ func (t *Tokenizer) Decode(ids []int) (string, error) {
 		var err error
 		if tokens, err = d.decode(tokens); err != nil {
 			return "", textError("decoder", err)
+		}
+		left := mostBytes(size)
+		for _, token := range tokens {
+			left -= len(token)
+		}
+		if left < 0 {
+			return "", textError("decoder", errGrowth)
 		}
 	}
 	return strings.Join(tokens, ""), nil

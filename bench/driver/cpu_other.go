@@ -1,0 +1,6 @@
+//go:build !unix
+
+package main
+
+// processorTime is nil: -cpu is for Unix.
+var processorTime clock
