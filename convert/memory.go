@@ -54,8 +54,8 @@ const (
 	// multi-head, ranks 128 to 512, one layer and two at once: the prediction was 12 % less to 15 % more than the peak.
 	firstShare = 0.94
 	moreShare  = 0.85
-	// margin is what a limit leaves free, for the prediction may be too low by about that.
-	margin = 0.1
+	// margin is what a limit leaves free, for the prediction may be too low by that.
+	margin = 0.12
 	// garbage is how far the heap grows beyond what is live, with GCPercent.
 	garbage = 1.2
 )
@@ -144,6 +144,9 @@ func (m *phaseMemory) bytes() int64 {
 //	            8 (2 H m^2 + c (q m + 2 m^2 + 2 q r)) + 4 n (q + 2 k + m)  the metrics of all heads; keys, mean metrics and
 //	                                     up-projections of the c factorizations held; projections of n tokens
 //	            4 c a + 16 d H rope + ...  their attention in float32, and two of them on the way there, in float64
+//	            16 D (2 rope + w + 4) + 2 D H  of two starts with loose slots, sines and cosines of slots and pairs over D = 4
+//	                                     contexts of distances, and those of the slots times the distances' weights; these of
+//	                                     a head at a time, and of all heads over one context
 //	            or 4 t (d + q)           outputs of the converted attention and of its heads, with the normal equations
 //	            8 d (2 q + 2 k)          the source's attention
 //	            4 (1 + p + (L-1)/p) s d  the converted stream before the p layers that are polished together, where they are,
@@ -225,7 +228,8 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	order := int64(mla.MetricWidth(m.Hidden, int(kv), int(rank)))
 	metrics := 8*(2*heads*order*order+d*d+int64(calibrate.Finalists+2)*(q*order+2*order*order+2*q*rank)) +
 		4*min(t, int64(o.StatisticsTokens))*(q+2*kv+order) + int64(calibrate.Finalists)*4*a +
-		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a)
+		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a) +
+		2*8*mla.FlatWindows*int64(p.Recipe.Context)*(2*rope+w+4) + 8*int64(p.Recipe.Context)*heads
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
 	fitting := 8*(t+others)*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(4*t*5*d+max(metrics, 4*t*(d+q)+refit), 8*others*d) + forward
 	if o.Polish.Steps > 0 {

@@ -43,6 +43,9 @@ func MetricWidth(hidden, kvRows, rank int) int {
 // NewBasis returns the m leading directions, or fewer if the keys and values have fewer, of the layer's stacked keys and
 // values under the inputs' second moment [d, d] and the heads' query covariances E[q_h q_h^T], keys and values counted alike.
 func NewBasis(e *blas.Engine, s *Source, input svd.Matrix, queries []svd.Matrix, m int) (*Basis, error) {
+	if m < 1 {
+		return nil, fmt.Errorf("basis of %d directions, want 1 or more", m)
+	}
 	outputs := s.zeroOutputs()
 	s.addOutputs(e, s.O, outputs)
 	var keys, values []svd.Block

@@ -50,6 +50,12 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
+	if len(st.Heads) != s.Heads {
+		return nil, fmt.Errorf("statistics of %d heads, want %d", len(st.Heads), s.Heads)
+	}
+	if rank < 1 {
+		return nil, badRank(rank, 1)
+	}
 	slots, err := calibratedSlots(s, st, frequencies, c, e)
 	if err != nil {
 		return nil, err
@@ -61,16 +67,13 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 	for h := range st.Heads {
 		head := &st.Heads[h]
 		g := s.Group(h)
-		var d Distances
-		if !c.NoPhase {
-			d = head.Distances.Within(c.Reach)
-		}
 		w := headCols(s.O, h, s.HeadDim)
 		term := headTerm{
-			key: slots.positionFree(e, inner, g, slots.expect(s, d), slotKeys), value: headRows(inner.V, g, s.HeadDim),
+			key: slots.positionFree(e, inner, g, slots.expect(s, head.Distances.Within(c.Reach)), slotKeys), value: headRows(inner.V, g, s.HeadDim),
 			output: svd.Product(e, true, false, w, w), softmax: head.Softmax, averaged: head.Averaged,
 		}
-		spread := svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value))
+		// Inputs that are all alike leave rounding errors of either sign.
+		spread := max(0, svd.GramMetric(term.output).Inner(svd.GramMetric(head.Softmax).Congruence(e, term.value)))
 		term.query = scaled(head.Query, c.KeyWeight*spread/float64(s.HeadDim)*head.Squared)
 		accumulate(softmax, term.softmax)
 		accumulate(averaged, term.averaged)
@@ -92,11 +95,14 @@ func NewFit(s *Source, st *Statistics, rank int, frequencies []float64, c Candid
 func (f *Fit) loosen(inner *Source, slotKeys svd.Matrix, c Candidate) {
 	s, p := f.source, &f.problem
 	p.down = stackRows(p.down, slotKeys)
-	distances := make([]Weights, len(p.heads))
-	for h, head := range f.statistics.Heads {
-		distances[h] = Mixture(head.Distances.Within(c.Reach), Available(FlatWindows*len(head.Distances)), c.Flat)
+	longest := 0
+	for _, head := range f.statistics.Heads {
+		longest = max(longest, FlatWindows*len(head.Distances))
 	}
-	turns := newTurns(p.e, f.frequencies, s.Frequencies[:s.Pairs()], distances)
+	turns := newTurns(p.e, f.frequencies, s.Frequencies[:s.Pairs()], len(p.heads), longest, func(h int) Weights {
+		d := f.statistics.Heads[h].Distances
+		return Mixture(d.Within(c.Reach), Available(FlatWindows*len(d)), c.Flat)
+	})
 	for h := range p.heads {
 		t, g := &p.heads[h], s.Group(h)
 		t.turns = turns[h]
@@ -174,7 +180,7 @@ func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candida
 	for h := range queries {
 		queries[h] = st.Heads[h].Query
 	}
-	o := SlotOptions{QueryPower: c.QueryPower, Matched: c.Matched}
+	o := SlotOptions{QueryPower: c.QueryPower}
 	if c.Refine {
 		o.Distances, o.Sweeps = meanDistances(st, c.Reach, c.Flat), c.Sweeps
 	}
@@ -182,7 +188,7 @@ func calibratedSlots(s *Source, st *Statistics, frequencies []float64, c Candida
 }
 
 // meanDistances is the mean of the heads' distributions within reach, with a share of the availability over the same context.
-func meanDistances(st *Statistics, reach int, flat float64) Distances {
+func meanDistances(st *Statistics, reach int, flat float64) Weights {
 	sum := Weights{}
 	for h := range st.Heads {
 		sum = Mixture(sum, st.Heads[h].Distances.Within(reach), 1/float64(h+1))
@@ -226,8 +232,8 @@ func (p *problem) start(softmax, averaged svd.Matrix) error {
 
 	var keys, values []svd.Block
 	for _, t := range p.heads {
-		keys = append(keys, svd.Block{A: t.key, Q: svd.GramMetric(t.query).Scaled(trace(t.softmax))})
-		values = append(values, svd.Block{A: t.value, Q: svd.GramMetric(t.output).Scaled(trace(t.averaged))})
+		keys = append(keys, svd.Block{A: t.key, Q: svd.GramMetric(t.query).Scaled(max(0, trace(t.softmax)))})
+		values = append(values, svd.Block{A: t.value, Q: svd.GramMetric(t.output).Scaled(max(0, trace(t.averaged)))})
 	}
 	joint, err := svd.Joint(append(keys, values...), svd.GramMetric(p.mean), p.rank, svd.Options{Engine: p.e})
 	if err != nil {

@@ -33,18 +33,15 @@ type Candidate struct {
 	// much as in the head's distribution. Zero stands for all of it. Heads attend to what is near and far for different
 	// things, and one constant cannot stand for both; a shorter reach makes it right where most attention is.
 	Reach int `json:"reach,omitempty"`
-	// NoPhase removes the rotation of what the slots do not carry instead of replacing it by its expected phase.
-	NoPhase bool `json:"no_phase,omitempty"`
 	// Loose fits the slots together with the latent (see [Fit]), over the heads' distances within Reach, Flat of them taken from
 	// the availability of distances in [FlatWindows] windows. Otherwise a slot that has a frequency of the source is read by the
 	// pair of that frequency alone and is right at any distance.
 	Loose bool `json:"loose,omitempty"`
-	// Matched, Sweeps and Refine are those of [SlotOptions]: Refine turns the refinement over all frequencies on, with
-	// the heads' mean distances, Flat of them taken from the availability of distances in the context.
-	Matched bool    `json:"matched,omitempty"`
-	Refine  bool    `json:"refine,omitempty"`
-	Sweeps  int     `json:"sweeps,omitempty"`
-	Flat    float64 `json:"flat,omitempty"`
+	// Refine turns the refinement of the slots over all frequencies on, with Sweeps as in [SlotOptions] and the heads' mean
+	// distances, Flat of them taken from the availability of distances in the context.
+	Refine bool    `json:"refine,omitempty"`
+	Sweeps int     `json:"sweeps,omitempty"`
+	Flat   float64 `json:"flat,omitempty"`
 }
 
 // String names what sets the candidate apart.
@@ -53,14 +50,8 @@ func (c Candidate) String() string {
 	if c.Reach > 0 {
 		name += fmt.Sprintf(", reach %d", c.Reach)
 	}
-	if c.NoPhase {
-		name += ", no phase"
-	}
 	if c.Loose {
 		name += fmt.Sprintf(", loose %g", c.Flat)
-	}
-	if c.Matched {
-		name += ", matched"
 	}
 	if c.Refine {
 		name += fmt.Sprintf(", refined %g", c.Flat)

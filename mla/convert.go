@@ -1,6 +1,7 @@
 package mla
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -17,7 +18,7 @@ type Metrics struct {
 	// head's values costs in the layer's output.
 	Output []svd.Matrix
 	// Distances is the distribution of the distances at which heads attend.
-	Distances Distances
+	Distances Weights
 }
 
 // DataFree returns the metrics that need no calibration: behind an RMSNorm of weight gamma [d] the input has unit mean
@@ -33,6 +34,8 @@ func DataFree(e *blas.Engine, s *Source, gamma []float64, context int) *Metrics 
 		for h := range s.Heads {
 			m.AddQuery(e, headRows(s.Q, h, s.HeadDim))
 		}
+	}
+	if s.O.Rows > 0 {
 		m.AddOutput(e, s, s.O)
 	}
 	return m
@@ -67,10 +70,7 @@ type Options struct {
 	// Frequencies are the engine's rotary frequencies omega_s, one for each pair of the shared rotary key.
 	Frequencies []float64
 	Slots       SlotOptions
-	// KeyWeight multiplies the balance between the errors of keys and of values; 0 means 1, which counts the energies of
-	// the source's keys and values alike.
-	KeyWeight float64
-	Engine    *blas.Engine
+	Engine      *blas.Engine
 	// Known, if set, is called with the slots as soon as they are chosen, before the factorization, which is most of the
 	// work: queries and output do not depend on it.
 	Known func(*Slots)
@@ -86,7 +86,7 @@ type Result struct {
 }
 
 // Convert turns a layer into MLA under the given metrics. Where queries and output are missing in s, QNoPE, QRope and O are
-// in the result; the metrics are all that the rest needs of them, and [Slots.Queries] gives the rotary queries.
+// missing in the result; the metrics are all that the rest needs of them, and [Slots.Queries] gives the rotary queries.
 func Convert(s *Source, m *Metrics, o Options) (*Result, error) {
 	whole := s.Q.Rows > 0 || s.O.Rows > 0
 	if err := s.check(whole); err != nil {
@@ -94,6 +94,12 @@ func Convert(s *Source, m *Metrics, o Options) (*Result, error) {
 	}
 	if len(m.Query) != s.Heads || len(m.Output) != s.KVHeads {
 		return nil, fmt.Errorf("metrics of %d query and %d KV heads, want %d and %d", len(m.Query), len(m.Output), s.Heads, s.KVHeads)
+	}
+	if len(m.Distances) == 0 {
+		return nil, errors.New("metrics without distances")
+	}
+	if o.Rank < 0 {
+		return nil, badRank(o.Rank, 0)
 	}
 	e := o.Engine
 	keyGram := m.Input.Congruence(e, s.K)
@@ -119,9 +125,6 @@ func Convert(s *Source, m *Metrics, o Options) (*Result, error) {
 	balance := 1.0
 	if keyTrace > 0 && valueTrace > 0 {
 		balance = valueTrace / keyTrace
-	}
-	if o.KeyWeight != 0 {
-		balance *= o.KeyWeight
 	}
 	for g := range keys {
 		keys[g].Q = keys[g].Q.Scaled(balance)

@@ -292,16 +292,16 @@ func TestPowerLaw(t *testing.T) {
 	}
 }
 
-func TestUniformPhase(t *testing.T) {
-	for _, n := range []int{1, 2, 7, 4096} {
-		for _, w := range []float64{0, 1e-12, 1e-7, 1e-3, 0.1, 1} {
-			p := make(Weights, n)
-			for i := range p {
-				p[i] = 1 / float64(n)
+// TestPhase compares the phase with its definition, summed distance by distance.
+func TestPhase(t *testing.T) {
+	for _, n := range []int{1, 2, phaseBlock - 1, phaseBlock + 1, 4096} {
+		for _, w := range []float64{0, 1e-7, 0.1, 1, 2 * math.Pi, -0.3} {
+			p, want := PowerLaw(n, 1), complex128(0)
+			for d, v := range p {
+				want += complex(v, 0) * cmplx.Rect(1, w*float64(d))
 			}
-			got, want := Uniform(n).Phase(w), p.Phase(w)
-			if d := got - want; math.Hypot(real(d), imag(d)) > 1e-8 {
-				t.Errorf("n %d, w %g: got %v, want %v", n, w, got, want)
+			if got := p.Phase(w); cmplx.Abs(got-want) > 1e-12 {
+				t.Errorf("%d distances, w %g: got %v, want %v", n, w, got, want)
 			}
 		}
 	}

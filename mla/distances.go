@@ -1,36 +1,15 @@
 package mla
 
-import (
-	"math"
-	"math/cmplx"
-)
+import "math"
 
-// Distances is a distribution of the distance D = m-n >= 0 between a query and a key, in tokens.
-type Distances interface {
-	// Phase returns E[e^{i w D}].
-	Phase(w float64) complex128
-}
-
-// Uniform is the uniform distribution over 0 .. n-1.
-type Uniform int
-
-// Phase implements [Distances] by the geometric sum (1/n) sum_D e^{iwD}.
-func (n Uniform) Phase(w float64) complex128 {
-	half := w / 2
-	if s := math.Sin(half); math.Abs(s) > 1e-9 {
-		return cmplx.Rect(math.Sin(float64(n)*half)/(float64(n)*s), half*float64(n-1))
-	}
-	// The quotient is 0/0 here; over n < 10^6 tokens the phase turns too little for its magnitude to leave 1.
-	return cmplx.Rect(1, half*float64(n-1))
-}
-
-// Weights is the distribution in which distance D has the probability w[D]; the weights sum to 1.
+// Weights is a distribution of the distance D = m-n >= 0 between a query and a key, in tokens: D has the probability w[D]; the
+// weights sum to 1.
 type Weights []float64
 
 // phaseBlock is the number of distances between two whose sine and cosine are computed for themselves.
 const phaseBlock = 64
 
-// Phase implements [Distances]. With D = b n + j, j < n, it is sum_b e^{iwbn} sum_j w[bn+j] e^{iwj}: one table of the inner
+// Phase returns E[e^{i w D}]. With D = b n + j, j < n, it is sum_b e^{iwbn} sum_j w[bn+j] e^{iwj}: one table of the inner
 // factors serves all blocks.
 func (p Weights) Phase(w float64) complex128 {
 	var sin, cos [phaseBlock]float64

@@ -25,9 +25,11 @@ type EnergyOptions struct {
 	Down svd.Matrix
 	// Gamma [d] is the weight of the input norm: |x/gamma|^2 is d for every input, but for the norm's epsilon.
 	Gamma []float64
-	// Rows is the width of the latent, at least the rank of Down; what the content leaves becomes energy rows.
+	// Rows is the width of the latent, at least the rank of Down; what the content leaves becomes energy rows, no more than
+	// there are directions.
 	Rows int
-	// Train is fitted, Hold decides. Without them the inputs are taken to be uniform on the sphere |x/gamma|^2 = d.
+	// Train is fitted, Hold decides. Inputs of zero, whose energy is zero for every latent, are left out. Without others the
+	// inputs are taken to be uniform on the sphere |x/gamma|^2 = d.
 	Train, Hold EnergyTokens
 	// Steps bounds the iterations.
 	Steps  int
@@ -36,10 +38,10 @@ type EnergyOptions struct {
 
 // Energy is a latent whose length hardly depends on the input: an RMSNorm of it is nearly a constant factor.
 type Energy struct {
-	// Latent is T [rows, d], scaled so that 1/|T x| is 1 on average. Its first rows span the content's row space, the others
+	// Latent is T [min(Rows, d), d], scaled so that 1/|T x| is 1 on average. Its first rows span the content's row space, the others
 	// are energy rows.
 	Latent svd.Matrix
-	// Content is B [r, rows]: D = B T.
+	// Content is B [r, min(Rows, d)]: D = B T.
 	Content svd.Matrix
 	// Fluctuation is the weighted relative standard deviation of 1/|T x| over the tokens held out.
 	Fluctuation float64
@@ -72,7 +74,8 @@ func FitEnergy(o EnergyOptions) (*Energy, error) {
 	if p.content > o.Rows {
 		return nil, fmt.Errorf("a latent of %d rows for content of rank %d", o.Rows, p.content)
 	}
-	if o.Train.Inputs.Rows == 0 || o.Hold.Inputs.Rows == 0 {
+	train, hold := newEnergyData(o.Engine, o.Train, o.Gamma, basis), newEnergyData(o.Engine, o.Hold, o.Gamma, basis)
+	if train.z.Rows == 0 || hold.z.Rows == 0 {
 		x, err := p.completeStart(p.restCovariance(basis))
 		if err != nil {
 			return nil, err
@@ -80,7 +83,7 @@ func FitEnergy(o EnergyOptions) (*Energy, error) {
 		spread, mean := sphereSpread(p.rows, p.d)
 		return p.result(energyState{x, spread, mean}, basis, down, o.Gamma)
 	}
-	p.train, p.hold = newEnergyData(o.Engine, o.Train, o.Gamma, basis), newEnergyData(o.Engine, o.Hold, o.Gamma, basis)
+	p.train, p.hold = train, hold
 	complete, err := p.completeStart(p.restCovariance(basis))
 	if err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ type energyFit struct {
 	engine           *blas.Engine
 }
 
-// energyData is tokens in those coordinates: z [n, d], c = C z [n, content], weights of sum 1.
+// energyData is the n tokens that are not zero in those coordinates: z [n, d], c = C z [n, content], weights of sum 1.
 type energyData struct {
 	z, c    svd.Matrix
 	weights []float64
@@ -121,8 +124,11 @@ type energyData struct {
 
 func newEnergyData(e *blas.Engine, t EnergyTokens, gamma []float64, basis svd.Matrix) *energyData {
 	z := t.Inputs.Clone()
-	for i := range z.Rows {
-		row := z.Row(i)
+	var weights []float64
+	sum := 0.0
+	for i, w := range t.Weights {
+		row := z.Row(len(weights))
+		copy(row, z.Row(i))
 		for j, g := range gamma {
 			if g == 0 {
 				row[j] = 0 // and so it was
@@ -130,16 +136,19 @@ func newEnergyData(e *blas.Engine, t EnergyTokens, gamma []float64, basis svd.Ma
 			}
 			row[j] /= g
 		}
+		if slices.ContainsFunc(row, func(v float64) bool { return v != 0 }) {
+			weights = append(weights, w)
+			sum += w
+		}
 	}
-	sum := 0.0
-	for _, w := range t.Weights {
-		sum += w
+	for i := range weights {
+		weights[i] /= sum
 	}
-	weights := make([]float64, len(t.Weights))
-	for i, w := range t.Weights {
-		weights[i] = w / sum
+	out := &energyData{z: z.Slice(0, len(weights), 0, z.Cols), weights: weights}
+	if len(weights) > 0 {
+		out.c = svd.Product(e, false, true, out.z, basis)
 	}
-	return &energyData{z, svd.Product(e, false, true, z, basis), weights}
+	return out
 }
 
 // parts are the views of L and R in parameters x (or in their gradient).

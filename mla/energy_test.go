@@ -3,6 +3,7 @@ package mla
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
@@ -265,5 +266,44 @@ func TestEnergyContent(t *testing.T) {
 	none, err := FitEnergy(EnergyOptions{Down: svd.NewMatrix(2, 30), Gamma: c.gamma, Rows: 3})
 	if err != nil || none.Latent.Rows != 3 {
 		t.Errorf("no content: %v", err)
+	}
+}
+
+// TestEnergyOfPadding: inputs of zero, whose energy no latent changes, are as if they were not there.
+func TestEnergyOfPadding(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	c := newEnergyCase(r, 20, 5, 300)
+	padded := func(t EnergyTokens) EnergyTokens {
+		out := EnergyTokens{Inputs: svd.NewMatrix(t.Inputs.Rows+6, t.Inputs.Cols)}
+		for i := range t.Inputs.Rows {
+			if i%50 == 7 {
+				out.Weights = append(out.Weights, 3)
+			}
+			copy(out.Inputs.Row(len(out.Weights)), t.Inputs.Row(i))
+			out.Weights = append(out.Weights, t.Weights[i])
+		}
+		out.Inputs = out.Inputs.Slice(0, len(out.Weights), 0, out.Inputs.Cols)
+		return out
+	}
+	o := EnergyOptions{Down: c.down, Gamma: c.gamma, Rows: 8, Steps: 30, Train: energyRows(c.x, 0, 200), Hold: energyRows(c.x, 200, 300)}
+	want, err := FitEnergy(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Train, o.Hold = padded(o.Train), padded(o.Hold)
+	got, err := FitEnergy(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("fluctuation %g with padding, %g without", got.Fluctuation, want.Fluctuation)
+	}
+	// Nothing else: as without tokens.
+	o.Train.Inputs, o.Hold.Inputs = svd.NewMatrix(o.Train.Inputs.Rows, 20), svd.NewMatrix(o.Hold.Inputs.Rows, 20)
+	if got, err = FitEnergy(o); err != nil {
+		t.Fatal(err)
+	}
+	if spread, _ := sphereSpread(8, 20); got.Fluctuation != spread {
+		t.Errorf("fluctuation %g on padding alone, %g on a sphere", got.Fluctuation, spread)
 	}
 }

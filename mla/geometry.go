@@ -59,6 +59,11 @@ func (s *Source) check(whole bool) error {
 	return nil
 }
 
+// badRank says that a latent of so many rows is none.
+func badRank(rank, least int) error {
+	return fmt.Errorf("latent of rank %d, want %d or more", rank, least)
+}
+
 // headRows is head h's block of a matrix whose rows are heads of the given width.
 func headRows(m svd.Matrix, h, width int) svd.Matrix {
 	return m.Slice(h*width, (h+1)*width, 0, m.Cols)
@@ -90,6 +95,3 @@ func (a *Attention) Rank() int { return a.Down.Rows }
 
 // Hidden is d, the width of the attention input.
 func (a *Attention) Hidden() int { return a.Down.Cols }
-
-// CacheFloats is the number of floats cached for each token: the latent and the shared rotary key.
-func (a *Attention) CacheFloats() int { return a.Rank() + a.RopeDim }

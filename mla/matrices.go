@@ -38,11 +38,11 @@ func trace(a svd.Matrix) float64 {
 	return sum
 }
 
-// normalised returns a copy of trace 1; a zero matrix stays zero.
+// normalised returns a copy of trace 1; a zero matrix stays zero, and one whose trace is negative is rounding and becomes so.
 func normalised(a svd.Matrix) svd.Matrix {
 	t := trace(a)
-	if t == 0 {
-		return a.Clone()
+	if t <= 0 {
+		return svd.NewMatrix(a.Rows, a.Cols)
 	}
 	return scaled(a, 1/t)
 }

@@ -11,6 +11,9 @@ import (
 // under the covariance input = E[x x^T] [d, d] and the heads' query covariances E[q_h q_h^T] [NoPEDim, NoPEDim], with the
 // energies of keys and values counted alike.
 func (a *Attention) Narrow(e *blas.Engine, rank int, input svd.Matrix, queries []svd.Matrix) (*Attention, error) {
+	if rank < 0 {
+		return nil, badRank(rank, 0)
+	}
 	latent := svd.GramMetric(svd.GramMetric(input).Congruence(e, a.Down))
 	var keys, values []svd.Block
 	for h := range a.Heads {

@@ -25,7 +25,7 @@ const refineRidge = 1e-6
 // and for fixed coefficients the key functionals solve
 //
 //	sum_s' [sum_{g,f} w A_s conj(A_s') phi(omega_s - omega_s')] b_s'^* = sum_{g,f} w A_s phi(omega_s - theta_f) e_{g,f}^T.
-func (t *Slots) refine(e *blas.Engine, s *Source, covariance svd.CMatrix, energy []float64, d Distances, sweeps int) error {
+func (t *Slots) refine(e *blas.Engine, s *Source, covariance svd.CMatrix, energy []float64, d Weights, sweeps int) error {
 	slots, pairs := len(t.Frequencies), s.Pairs()
 	n := s.KVHeads * pairs
 	between := svd.NewCMatrix(slots, slots) // phi(omega_j - omega_i)
@@ -92,7 +92,7 @@ func (t *Slots) refineKeys(energy []float64, between, toSource svd.CMatrix, pair
 }
 
 // phase is E[e^{i w D}] for w of either sign.
-func phase(d Distances, w float64) complex128 {
+func phase(d Weights, w float64) complex128 {
 	if w < 0 {
 		return cmplx.Conj(d.Phase(-w))
 	}

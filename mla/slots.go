@@ -1,6 +1,7 @@
 package mla
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/cmplx"
@@ -38,11 +39,9 @@ type SlotOptions struct {
 	Method SlotMethod
 	// QueryPower is the power of the queries' energy that weights each head and frequency; 0 weights all alike.
 	QueryPower float64
-	// Matched lets a slot start from its own frequency alone; otherwise it starts from all frequencies nearest its own.
-	Matched bool
 	// Distances, if not nil, refines queries and keys over all frequencies together, for these distances; Sweeps is how
 	// often the keys are refined too.
-	Distances Distances
+	Distances Weights
 	Sweeps    int
 }
 
@@ -82,17 +81,26 @@ func queryEnergy(s *Source, queries []svd.Matrix) []float64 {
 // With as many slots as source frequencies, slot s carries source frequency s. With fewer, each carries the run of
 // frequencies nearest its own; with more, frequencies whose slots repeat carry further components.
 func FindSlots(e *blas.Engine, s *Source, frequencies []float64, input svd.Metric, queries []svd.Matrix, o SlotOptions) (*Slots, error) {
+	if err := s.check(false); err != nil {
+		return nil, err
+	}
+	if len(queries) != s.Heads {
+		return nil, fmt.Errorf("covariances of %d query heads, want %d", len(queries), s.Heads)
+	}
 	return findSlots(e, s, frequencies, keyCovariance(s, input.Congruence(e, s.K)), queryEnergy(s, queries), o)
 }
 
 // findSlots is FindSlots for the covariance and the energy of [keyCovariance] and [queryEnergy].
 func findSlots(e *blas.Engine, s *Source, frequencies []float64, covariance svd.CMatrix, energy []float64, o SlotOptions) (*Slots, error) {
+	if len(frequencies) == 0 {
+		return nil, errors.New("no rotary frequencies for the slots, want one or more")
+	}
 	pairs := s.Pairs()
 	out := &Slots{Frequencies: frequencies, Key: svd.NewCMatrix(len(frequencies), s.KVHeads*pairs), Query: make([]svd.CMatrix, s.KVHeads)}
 	for g := range out.Query {
 		out.Query[g] = svd.NewCMatrix(len(frequencies), pairs)
 	}
-	for _, b := range bundle(s.Frequencies, frequencies, o.Matched) {
+	for _, b := range bundle(s.Frequencies, frequencies) {
 		// The members are all pairs of the bundle's source frequencies, over every KV head.
 		var members []int
 		for g := range s.KVHeads {
@@ -155,9 +163,8 @@ func floor(w []float64) {
 type bundled struct{ source, slots []int }
 
 // bundle assigns every source frequency to the slot frequency nearest in logarithm (both descending). Slots of equal
-// frequency form one bundle; a slot to which nothing is nearest stays empty. Matched leaves out source frequencies that are
-// no slot's own.
-func bundle(source, slots []float64, matched bool) []bundled {
+// frequency form one bundle; a slot to which nothing is nearest stays empty. There is at least one slot.
+func bundle(source, slots []float64) []bundled {
 	var out []bundled
 	for s, w := range slots {
 		if len(out) > 0 && slots[out[len(out)-1].slots[0]] == w {
@@ -174,9 +181,7 @@ func bundle(source, slots []float64, matched bool) []bundled {
 				best, least = i, d
 			}
 		}
-		if !matched || least < 1e-6 {
-			out[best].source = append(out[best].source, f)
-		}
+		out[best].source = append(out[best].source, f)
 	}
 	kept := out[:0]
 	for _, b := range out {
@@ -275,16 +280,12 @@ func addComplex(yr, yi []float64, c complex128, xr, xi []float64) {
 // rho = E[e^{i w D}].
 type expected struct{ source, slots []complex128 }
 
-// expect returns the expected rotations. A nil distribution stands for D = 0 (no expected phase: the rotation simply
-// removed).
-func (t *Slots) expect(s *Source, d Distances) *expected {
+// expect returns the expected rotations.
+func (t *Slots) expect(s *Source, d Weights) *expected {
 	over := func(frequencies []float64) []complex128 {
 		out := make([]complex128, len(frequencies))
 		for i, w := range frequencies {
-			out[i] = 1
-			if d != nil {
-				out[i] = d.Phase(w)
-			}
+			out[i] = d.Phase(w)
 		}
 		return out
 	}

@@ -3,8 +3,8 @@ package mla
 import "github.com/mlaconvert/mlaconvert/svd"
 
 // Statistics are second moments of one layer over calibration tokens. a_mn is the attention of query m to key n and
-// xbar_m = sum_n a_mn x_n what a head averages, both of the source; E is the mean over query tokens m, each with the
-// weight of its token. With a basis x stands for its coordinates P x and d for their number, throughout.
+// xbar_m = sum_n a_mn x_n what a head averages, both of the source; E is the mean over query tokens m, which count alike.
+// With a basis x stands for its coordinates P x and d for their number, throughout.
 type Statistics struct {
 	// Basis is nil where x is the layer's inputs themselves.
 	Basis *Basis

@@ -19,13 +19,11 @@ type turns struct {
 	apart, along svd.CMatrix
 }
 
-// newTurns returns the moments for each head's distances. Sines and cosines are the same for all.
-func newTurns(e *blas.Engine, slots, source []float64, heads []Weights) []*turns {
+// newTurns returns the moments of so many heads for the distances of each, at most longest. Sines and cosines are the same for
+// all; what is held of a head's distances are the moments.
+func newTurns(e *blas.Engine, slots, source []float64, heads, longest int, distances func(head int) Weights) []*turns {
 	all := slices.Concat(slots, source)
-	n, longest := len(all), 0
-	for _, p := range heads {
-		longest = max(longest, len(p))
-	}
+	n := len(all)
 	table := svd.NewMatrix(2*n, longest) // cos wD, and then sin wD
 	for i, w := range all {
 		cos, sin := table.Row(i), table.Row(n+i)
@@ -33,19 +31,20 @@ func newTurns(e *blas.Engine, slots, source []float64, heads []Weights) []*turns
 			sin[d], cos[d] = math.Sincos(w * float64(d))
 		}
 	}
-	out := make([]*turns, len(heads))
-	for h, p := range heads {
-		out[h] = turnsOver(e, table.Slice(0, 2*n, 0, len(p)), len(slots), p)
+	weighted := svd.NewMatrix(2*len(slots), longest)
+	out := make([]*turns, heads)
+	for h := range out {
+		p := distances(h)
+		out[h] = turnsOver(e, table.Slice(0, 2*n, 0, len(p)), weighted.Slice(0, weighted.Rows, 0, len(p)), p)
 	}
 	return out
 }
 
 // turnsOver takes the moments over the distances p of the rows of cosines and sines in the table [2n, len(p)], the first of
-// each those of the slots.
-func turnsOver(e *blas.Engine, table svd.Matrix, slots int, p Weights) *turns {
-	n := table.Rows / 2
+// each those of the slots. It sets weighted, [2 slots, len(p)], to the slots' rows times the probabilities.
+func turnsOver(e *blas.Engine, table, weighted svd.Matrix, p Weights) *turns {
+	n, slots := table.Rows/2, weighted.Rows/2
 	t := &turns{slots: slots, source: n - slots, mean: make([]complex128, n), apart: svd.NewCMatrix(slots, n), along: svd.NewCMatrix(slots, n)}
-	weighted := svd.NewMatrix(2*slots, len(p)) // the slots' rows times the probabilities
 	for i := range n {
 		cos, sin := table.Row(i), table.Row(n+i)
 		t.mean[i] = complex(dot(p, cos), dot(p, sin))

@@ -108,6 +108,35 @@ func TestLoose(t *testing.T) {
 	}
 }
 
+// TestFitOfRounding: metrics that are nothing but rounding errors, of either sign, as inputs that are all alike leave them, are
+// those of nothing.
+func TestFitOfRounding(t *testing.T) {
+	r := rand.New(rand.NewPCG(23, 3))
+	s := randomSource(r, 4, 2, 4, 20)
+	for _, loose := range []bool{false, true} {
+		st := randomStatistics(r, s, identity(20))
+		for h := range st.Heads {
+			st.Heads[h].Softmax = scaled(identity(20), -1e-12)
+		}
+		st.Heads[1].Averaged = scaled(identity(20), -1e-12)
+		f, err := NewFit(s, st, 5, frequencies(2), Candidate{SlotInput: MixedInput, QueryPower: 1, KeyWeight: 1, Loose: loose, Flat: 0.2}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := trace(f.problem.mean); math.Abs(m-1) > 1e-3 { // that of the averaged inputs alone
+			t.Errorf("loose %v: mean metric of trace %g", loose, m)
+		}
+		if err := f.Sweep(2); err != nil {
+			t.Fatal(err)
+		}
+		for _, y := range f.Attention().Expanded(randomMatrix(r, 7, 20, 1)).Data {
+			if math.IsNaN(y) || math.Abs(y) > 1e3 {
+				t.Fatalf("loose %v: output %g", loose, y)
+			}
+		}
+	}
+}
+
 // TestFitOfNothing: a layer whose keys and values are zero, as pruning leaves them, is fitted by one that gives nothing.
 func TestFitOfNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(22, 3))

@@ -11,9 +11,8 @@
 //	A = U diag(S) V^T + E,   A m x n, U m x r, V n x r,
 //	Total = |A|^2,   Captured = sum of S^2,   Discarded = |E|^2 = Total - Captured
 //
-//	Exact(a Matrix, rank int) (*Truncation, error)                       gonum's SVD: the oracle
-//	Truncate(a Matrix, rank int, opt Options) (*Truncation, error)       the fastest way to the tolerance
-//	TruncateGram(a Matrix, rank int, opt Options) (*Truncation, error)   through A^T A or A A^T, formed
+//	Exact(a Matrix, rank int) (*Truncation, error)                   gonum's SVD: the oracle
+//	Truncate(a Matrix, rank int, opt Options) (*Truncation, error)   the fastest way to the tolerance
 //
 // By Eckart and Young no rank-r approximation has a smaller |E|^2 than the sum
 // of the squared singular values after the r-th. Discarded is never below

@@ -32,8 +32,6 @@ type JointFactors struct {
 	Discarded float64 // sum_i tr(Q_i (A_i - Up_i Down) C (A_i - Up_i Down)^T) = Total - Captured
 	Rank      int     // useful rank: at most r, and less where M has fewer eigenvalues above rounding
 
-	// Basis is an Options.Start for a joint stack of the same shapes.
-	Basis      Matrix
 	Iterations int
 	Converged  bool
 }
@@ -73,8 +71,7 @@ func Joint(blocks []Block, c Metric, rank int, opt Options) (*JointFactors, erro
 		return nil, err
 	}
 	f := &JointFactors{
-		Values: lead.values, Total: lead.total, Basis: lead.vectors.T(),
-		Iterations: lead.blocks, Converged: lead.converged,
+		Values: lead.values, Total: lead.total, Iterations: lead.blocks, Converged: lead.converged,
 	}
 	down, readout := orthonormalise(e, y, c)
 	f.Rank = down.Rows

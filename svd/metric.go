@@ -61,9 +61,6 @@ func (m Metric) Scaled(f float64) Metric {
 	return m
 }
 
-// Order returns n.
-func (m Metric) Order() int { return m.n }
-
 func (m Metric) checkFinite() error {
 	if math.IsNaN(m.scale) || math.IsInf(m.scale, 0) {
 		return fmt.Errorf("%w: scale %v", ErrNotFinite, m.scale)

@@ -13,10 +13,9 @@ type Options struct {
 	// threads as GOMAXPROCS. Results do not depend on it.
 	Engine *blas.Engine
 	// Start holds in its columns a basis near the wanted subspace, for example
-	// the vectors of a similar problem (V of a Truncation, Vectors of an Eigen,
-	// Basis of JointFactors). It has as many rows as those, any number of
-	// columns, and need not be orthonormal. The zero value starts from random
-	// vectors.
+	// the vectors of a similar problem (V of a Truncation, Vectors of an Eigen).
+	// It has as many rows as those, any number of columns, and need not be
+	// orthonormal. The zero value starts from random vectors.
 	Start Matrix
 	// Tol stops the iteration when an estimate of the energy still to be
 	// captured falls below Tol times the discarded energy. Zero means 1e-4.

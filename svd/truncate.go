@@ -40,12 +40,8 @@ func Truncate(a Matrix, rank int, opt Options) (*Truncation, error) {
 // calls Exact.
 const exactBelow = 32
 
-// TruncateGram is Truncate by way of the Gram matrix A^T A or A A^T whatever
-// the sizes.
-func TruncateGram(a Matrix, rank int, opt Options) (*Truncation, error) {
-	return truncate(a, rank, true, opt)
-}
-
+// truncate is Truncate by the iteration whatever the sizes, with gram through A^T A
+// or A A^T, formed.
 func truncate(a Matrix, rank int, gram bool, opt Options) (*Truncation, error) {
 	a.check()
 	if rank < 0 {

@@ -45,7 +45,7 @@ func routes() []route {
 	return []route{
 		{"Exact", func(a Matrix, rank int, _ Options) (*Truncation, error) { return Exact(a, rank) }},
 		{"Truncate", Truncate},
-		{"TruncateGram", TruncateGram},
+		{"Gram", func(a Matrix, rank int, opt Options) (*Truncation, error) { return truncate(a, rank, true, opt) }},
 		{"direct", func(a Matrix, rank int, opt Options) (*Truncation, error) { return truncate(a, rank, false, opt) }},
 	}
 }

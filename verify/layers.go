@@ -108,15 +108,18 @@ func (t *tokenErrors) weighted(values []float64) float64 {
 	return sum
 }
 
-// factorSums accumulates weighted moments of f/first - 1, first being the first factor: the norm's factors can differ in
-// the seventh digit only.
+// factorSums accumulates weighted moments of f/first - 1, first being the first factor that counts: the norm's factors can
+// differ in the seventh digit only, and that of a latent of zeros by many orders.
 type factorSums struct{ first, weight, sum, squares float64 }
 
 func (s *factorSums) add(factors, weights []float64) {
-	if s.first == 0 && len(factors) > 0 {
-		s.first = factors[0]
-	}
 	for i, f := range factors {
+		if weights[i] == 0 {
+			continue
+		}
+		if s.first == 0 {
+			s.first = f
+		}
 		x := f/s.first - 1
 		s.weight += weights[i]
 		s.sum += weights[i] * x

@@ -34,7 +34,7 @@ type Options struct {
 	Progress Progress
 }
 
-// limits bound the tokens that are held at once; a longer sequence goes alone.
+// limits bound the tokens that are held at once, as [model.Batch.Runs] does.
 type limits struct {
 	// span is how many tokens pass all layers before the others begin: within a span every weight is read once, and the
 	// residual streams of both networks are held.
@@ -77,7 +77,7 @@ func runWithin(ctx context.Context, o Options, most limits) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	spans := cut(&o.Batch, most.span)
+	spans := o.Batch.Runs(most.span)
 	for i, s := range spans {
 		part := o.Batch.Slice(s[0], s[1])
 		suffix := ""
@@ -109,19 +109,6 @@ func sameShape(source, target *model.Network) error {
 		}
 	}
 	return nil
-}
-
-// cut divides a batch into runs of whole sequences of at most limit tokens, or of one sequence that is longer.
-func cut(b *model.Batch, limit int) [][2]int {
-	var out [][2]int
-	lo := 0
-	for hi := 1; hi <= b.Sequences(); hi++ {
-		if hi == b.Sequences() || b.Starts[hi+1]-b.Starts[lo] > limit {
-			out = append(out, [2]int{lo, hi})
-			lo = hi
-		}
-	}
-	return out
 }
 
 // next returns the label of every token: the id that follows it in its sequence, or -1 after the last.
@@ -177,7 +164,7 @@ func (r *run) span(ctx context.Context, b *model.Batch, suffix string) error {
 	if err != nil {
 		return err
 	}
-	chunks := cut(b, r.limits.chunk)
+	chunks := b.Runs(r.limits.chunk)
 	r.phase("comparing layers"+suffix, len(r.layers)*len(chunks), "steps")
 	for layer := range r.layers {
 		if err := r.layer(ctx, layer, b, chunks, source, target); err != nil || r.failure != "" {

@@ -537,6 +537,17 @@ func TestRelative(t *testing.T) {
 	}
 }
 
+// TestFluctuation: the factor of a token that counts for nothing, as that of padding is, leaves the digits of the others.
+func TestFluctuation(t *testing.T) {
+	var s factorSums
+	s.add([]float64{1e6, 2e-3, 2e6}, []float64{0, 1, 0})
+	s.add([]float64{2e-3 * (1 + 1e-6), 1e6}, []float64{3, 0})
+	// Of 1 and 1+1e-6, weighted 1 to 3: a standard deviation of sqrt(3)/4 of their difference.
+	if got, want := s.fluctuation(), 1e-6*math.Sqrt(3)/4; math.Abs(got-want) > 1e-5*want {
+		t.Errorf("fluctuation %g, want %g", got, want)
+	}
+}
+
 // TestPercentile: nearest rank.
 func TestPercentile(t *testing.T) {
 	for _, c := range []struct {
@@ -637,7 +648,7 @@ func TestProgressAndCancel(t *testing.T) {
 	if _, err := runWithin(context.Background(), o, limits{span: 60, chunk: 20}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"comparing layers (part 1 of 2) 6 steps", "comparing logits (part 1 of 2) 58 tokens", "comparing layers (part 2 of 2) 6 steps", "comparing logits (part 2 of 2) 38 tokens"}
+	want := []string{"comparing layers (part 1 of 2) 6 steps", "comparing logits (part 1 of 2) 58 tokens", "comparing layers (part 2 of 2) 3 steps", "comparing logits (part 2 of 2) 38 tokens"}
 	if !slices.Equal(w.phases, want) || w.last != w.total {
 		t.Errorf("got %q", w.phases)
 	}

@@ -362,11 +362,16 @@ type passes struct {
 	pull []float32
 }
 
-// apart sets diff to got - want and returns the squares of its length and of want's.
+// apart sets diff to got - want and returns the squares of its length and of want's, which is infinite where want is zero: no
+// drift relates to that, and none counts.
 func apart(got, want, diff []float32) (off, size float64) {
 	copy(diff, got)
 	vec.Axpy(-1, want, diff)
-	return float64(vec.SumSquares(diff)), math.Max(float64(vec.SumSquares(want)), 1e-30)
+	off, size = float64(vec.SumSquares(diff)), float64(vec.SumSquares(want))
+	if size == 0 {
+		return off, math.Inf(1)
+	}
+	return off, math.Max(size, 1e-30)
 }
 
 // match returns weight times the sum over tokens of the softened |x - want|^2 / |want|^2, x and want [tokens, d], and its

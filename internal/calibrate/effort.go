@@ -109,9 +109,10 @@ func candidates(pairs, slots int) []mla.Candidate {
 
 // Thetas returns the rotary bases worth trying for an engine whose rotary key has fewer pairs than the source's heads:
 // from the one that gives the slots the source's fastest frequencies, theta^(slots/pairs), to the source's own, which
-// spreads them over all. With as many slots as pairs it is the source's alone.
+// spreads them over all. With as many slots as pairs it is the source's alone, and so it is with one slot, whose frequency is
+// the same for every base.
 func Thetas(theta float64, pairs, slots int) []float64 {
-	if slots >= pairs {
+	if slots >= pairs || slots == 1 {
 		return []float64{theta}
 	}
 	const steps = 6
@@ -121,7 +122,7 @@ func Thetas(theta float64, pairs, slots int) []float64 {
 		power := least + (1-least)*float64(i)/steps
 		t := math.Pow(theta, power)
 		if i < steps {
-			t = math.Round(t) // a number that people can read and that every float holds
+			t = max(2, math.Round(t)) // a number that people can read and that every float holds; a base is more than 1
 		} else {
 			t = theta
 		}

@@ -91,15 +91,10 @@ func TestRepetitionCopies(t *testing.T) {
 func TestLongTexts(t *testing.T) {
 	net, a := network(t, nil)
 	r := &run{engine: blas.New(2), net: net, options: testOptions(a)}
-	b := model.NewBatch(randomSequences(7, 40, net.Vocab))
-	windows := &course{batch: b, behind: make([][]float32, net.Layers)}
+	r.options.Polish.Layers, r.options.Distill = 2, []Distill{{}}
 	counts := func(layer int) bool { return layer%2 == 1 || layer == net.Layers-1 }
-	for layer := range net.Layers {
-		if counts(layer) {
-			windows.behind[layer] = make([]float32, b.Tokens()*net.Hidden)
-		}
-	}
-	c, err := r.lengthened(context.Background(), Repetition{Windows: 3, Share: 0.5}, windows)
+	b := model.NewBatch(randomSequences(7, 40, net.Vocab))
+	c, err := r.lengthened(context.Background(), Repetition{Windows: 3, Share: 0.5}, &b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,6 +199,10 @@ func (r *run) carryBias(a *model.MLA, train, hold *layerData) (float64, error) {
 		}
 	}
 	a.KVUp.F32 = best
+	if math.IsInf(least, 1) { // no values make a bias where the output projection is zero, as pruning leaves it
+		a.Forward(e, hold.batch, hold.convertedIn, y)
+		least = relativeError(y, hold.target, hold.weights)
+	}
 	return least, nil
 }
 

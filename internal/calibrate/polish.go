@@ -45,9 +45,9 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 	return nil
 }
 
-// correct moves all layers down the gradient of the divergence of the logits together with that of the drift. train and hold are
-// the source's streams over the windows, behind the layers where the drift counts. Long texts are made of more windows, if there
-// are more. So many corrections are done already.
+// correct moves all layers down the gradient of the divergence of the logits together with that of the drift. So many corrections
+// are done already. train and hold are the source's streams over the windows, behind the layers where the drift counts, if there
+// is a correction in windows left. Long texts are made of more windows, if there are more.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerReport, done int, train, hold [][]float32) error {
 	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
 		*s = &streams{batch: (*s).batch} // no more needed
@@ -69,7 +69,8 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 			}
 			for _, c := range []**course{&see, &decide} {
 				var err error
-				if *c, err = r.lengthened(ctx, o.Repetition, *c); err != nil {
+				(*c).behind = nil // no more needed
+				if *c, err = r.lengthened(ctx, o.Repetition, &(*c).batch); err != nil {
 					return err
 				}
 			}
@@ -93,9 +94,9 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 	return nil
 }
 
-// lengthened makes texts of the windows of a course. The drift counts behind the same layers.
-func (r *run) lengthened(ctx context.Context, o Repetition, windows *course) (*course, error) {
-	c := &course{batch: o.apply(&windows.batch, r.net.Context, r.options.Seed), behind: make([][]float32, r.net.Layers)}
+// lengthened is what a descent sees of texts that are made of windows.
+func (r *run) lengthened(ctx context.Context, o Repetition, windows *model.Batch) (*course, error) {
+	c := &course{batch: o.apply(windows, r.net.Context, r.options.Seed), behind: make([][]float32, r.net.Layers)}
 	var err error
 	if c.start, err = r.net.Embed(&c.batch); err != nil {
 		return nil, err
@@ -111,8 +112,8 @@ func (r *run) lengthened(ctx context.Context, o Repetition, windows *course) (*c
 		}
 		block.Forward(r.engine, &c.batch, x)
 		block.Close()
-		if windows.behind[layer] != nil {
-			c.behind[layer], windows.behind[layer] = slices.Clone(x), nil
+		if r.watched(layer) {
+			c.behind[layer] = slices.Clone(x)
 		}
 	}
 	return c, nil

@@ -17,9 +17,10 @@ const refitRows = 512
 // refit solves the output projection and its bias, if it has one, anew by weighted ridge least squares against the target,
 // in the directions of the correction: (A^T A + ridge) dW = A^T R, A the heads' outputs with a column of ones, R the
 // residual. The ridge with the least held-out error is taken; none, if all make it worse than report.Refit is, or if the
-// options want no refit. The attention's outputs in train and hold, which [run.attend] has set, follow.
+// options want no refit or the output projection is zero. The attention's outputs in train and hold, which [run.attend] has set,
+// follow.
 func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) error {
-	if !r.options.Refit {
+	if !r.options.Refit || isZero(a.O.F32) {
 		return nil
 	}
 	e, d, in := r.engine, a.O.Out, a.O.In
@@ -55,6 +56,9 @@ func (r *run) refit(a *model.MLA, train, hold *layerData, report *LayerReport) e
 		}
 	}
 	mean := meanDiagonal(gram)
+	if mean == 0 {
+		return nil // no token counts, or the heads give nothing
+	}
 	y := make([]float32, len(hold.target))
 	old := a.O
 	oldBias := a.OBias

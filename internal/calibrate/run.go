@@ -50,12 +50,12 @@ func (r *run) together() int { return max(1, r.options.Polish.Layers) }
 // Run converts every layer of net on the given sequences of token ids. With [Options.Neutral] the layers have a latent norm
 // and no bias.
 func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, o Options) ([]*model.MLA, []LayerReport, error) {
-	cut := len(sequences) - o.HoldOut
-	if cut < 1 || o.HoldOut < 1 {
-		return nil, nil, errTooFew(len(sequences), o.HoldOut)
+	see, hold, err := split(sequences, o.HoldOut)
+	if err != nil {
+		return nil, nil, err
 	}
 	r := &run{engine: e, net: net, options: o}
-	if err := r.begin(model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])); err != nil {
+	if err := r.begin(see, hold); err != nil {
 		return nil, nil, err
 	}
 	layers, reports := make([]*model.MLA, net.Layers), make([]LayerReport, net.Layers)
@@ -63,14 +63,14 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 	if err != nil {
 		return nil, nil, err
 	}
-	var train, hold [][]float32
-	if corrections == 0 || corrections < len(o.Distill) {
-		if train, hold, err = r.fitAll(ctx, layers, reports, corrections > 0); err != nil {
+	var train, held [][]float32
+	if corrections == 0 || corrections < len(o.Distill) && o.Distill[corrections].Windows <= 1 { // long texts have streams of their own
+		if train, held, err = r.fitAll(ctx, layers, reports, corrections > 0); err != nil {
 			return nil, nil, err
 		}
 	}
 	if len(o.Distill) > 0 {
-		if err := r.correct(ctx, layers, reports, corrections, train, hold); err != nil {
+		if err := r.correct(ctx, layers, reports, corrections, train, held); err != nil {
 			return nil, nil, err
 		}
 		if err := r.measureDrift(layers, reports); err != nil {
@@ -89,7 +89,6 @@ func Run(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]
 // streams behind the last of all layers that are polished together, for the corrections, if there are any.
 func (r *run) fitAll(ctx context.Context, layers []*model.MLA, reports []LayerReport, known bool) (train, hold [][]float32, err error) {
 	train, hold = make([][]float32, len(layers)), make([][]float32, len(layers))
-	corrects := len(r.options.Distill) > 0
 	for first := 0; first < len(layers); first += r.together() {
 		last := min(first+r.together(), len(layers))
 		g := &group{first, layers[first:last], reports[first:last], train[first:last], hold[first:last]}
@@ -107,13 +106,18 @@ func (r *run) fitAll(ctx context.Context, layers []*model.MLA, reports []LayerRe
 				return nil, nil, err
 			}
 		}
-		if corrects {
-			last--
+		for layer := first; layer < last; layer++ {
+			if !r.watched(layer) {
+				train[layer], hold[layer] = nil, nil
+			}
 		}
-		clear(train[first:last])
-		clear(hold[first:last])
 	}
 	return train, hold, nil
+}
+
+// watched says that the corrections, if there are any, count the drift behind a layer: the last of those that are polished together.
+func (r *run) watched(layer int) bool {
+	return len(r.options.Distill) > 0 && ((layer+1)%r.together() == 0 || layer == r.net.Layers-1)
 }
 
 // group is some layers that are polished together, from number first on, their reports, and the source's streams behind them.
@@ -378,6 +382,9 @@ func relativeError(got, want []float32, weights []float64) float64 {
 		}
 		lost += w * a
 		total += w * b
+	}
+	if lost == 0 { // of nothing, too: an attention may be pruned away
+		return 0
 	}
 	return math.Sqrt(lost / total)
 }

@@ -3,6 +3,7 @@ package calibrate
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
@@ -27,13 +28,11 @@ const (
 // Scout tries every geometry with every candidate on a few layers and returns the mean squared isolated errors on
 // held-out tokens, the best candidate's in each layer, one figure for each geometry.
 func Scout(ctx context.Context, e *blas.Engine, net *model.Network, sequences [][]int, geometries []Geometry, o Options) ([]float64, error) {
-	cut := len(sequences) - o.HoldOut
-	if cut < 1 || o.HoldOut < 1 {
-		return nil, errTooFew(len(sequences), o.HoldOut)
+	train, hold, err := split(sequences, o.HoldOut)
+	if err != nil {
+		return nil, err
 	}
-	train := model.NewBatch(sequences[:cut])
 	part, _ := statisticsPart(&train, ScoutTokens)
-	hold := model.NewBatch(sequences[cut:])
 	streams := [2][]float32{}
 	batches := [2]*model.Batch{&part, &hold}
 	for i, b := range batches {
@@ -70,8 +69,17 @@ func Scout(ctx context.Context, e *blas.Engine, net *model.Network, sequences []
 	return sums, nil
 }
 
-func errTooFew(sequences, held int) error {
-	return fmt.Errorf("%d calibration sequences, want more than the %d held out", sequences, held)
+// split returns the sequences that are seen and the last ones, so many, that are held out.
+func split(sequences [][]int, held int) (see, hold model.Batch, err error) {
+	cut := len(sequences) - held
+	if cut < 1 || held < 1 {
+		return see, hold, fmt.Errorf("%d calibration sequences, want more than the %d held out", len(sequences), held)
+	}
+	see, hold = model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])
+	if ids := see.IDs; len(ids) > 0 && !slices.ContainsFunc(ids, func(id int) bool { return id != ids[0] }) {
+		return see, hold, fmt.Errorf("the calibration tokens are all of id %d, want text that varies", ids[0])
+	}
+	return see, hold, nil
 }
 
 // isolatedData is a layer's input and output in the source alone.

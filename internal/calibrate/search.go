@@ -25,7 +25,16 @@ func (r *run) choose(source *model.GQA, train, hold *layerData, report *LayerRep
 		return nil, err
 	}
 	report.Isolated, report.Candidate = best.err, best.candidate
+	// An attention that gives nothing, as pruning leaves it, stays so: no step moves one without an output projection.
+	if isZero(layer.V.Data) || isZero(layer.O.Data) {
+		clear(best.attention.O.F32)
+		clear(best.attention.OBias)
+	}
 	return best.attention, nil
+}
+
+func isZero[T float32 | float64](values []T) bool {
+	return !slices.ContainsFunc(values, func(v T) bool { return v != 0 })
 }
 
 const (

@@ -141,9 +141,9 @@ func available(b *model.Batch) []float64 {
 }
 
 // Distances turns the sensitivity summed at each distance into a distribution over 0 .. context-1. Distances that the
-// windows offer less often count for more (divided by the number of pairs), distances that the windows do not reach
-// follow the power law fitted to the middle half of those they do, and the result is weighted by how often a context of
-// the given length offers each distance.
+// windows offer less often count for more (divided by the number of pairs), those from three quarters of the longest window on,
+// of which there are few pairs or none, follow the power law fitted to the middle half of the window, and the result is weighted
+// by how often a context of the given length offers each distance.
 func Distances(sensitivity, pairs []float64, context int) mla.Weights {
 	length := len(sensitivity)
 	rate := make([]float64, max(context, 1))
@@ -198,14 +198,20 @@ func powerLaw(rate []float64) (slope, at float64) {
 }
 
 // tokenWeights is 1/mean(x^2) of the residual stream x [tokens, d], scaled to mean 1: single tokens of trained models
-// have streams a thousand times longer than the rest, and squared errors would see nothing else.
+// have streams a thousand times longer than the rest, and squared errors would see nothing else. A stream of zeros, as padding
+// leaves it, counts for nothing: no error relates to it.
 func tokenWeights(x []float32, d int) []float64 {
 	n := len(x) / d
 	w := make([]float64, n)
 	sum := 0.0
 	for t := range w {
-		w[t] = float64(d) / math.Max(float64(vec.SumSquares(x[t*d:(t+1)*d])), 1e-30)
-		sum += w[t]
+		if squares := float64(vec.SumSquares(x[t*d : (t+1)*d])); squares != 0 {
+			w[t] = float64(d) / math.Max(squares, 1e-30)
+			sum += w[t]
+		}
+	}
+	if sum == 0 {
+		return w
 	}
 	for t := range w {
 		w[t] *= float64(n) / sum

@@ -65,18 +65,33 @@ func (b *Batch) Check(vocab int) error {
 // GroupTokens is what a zero [Batch.InFlight] stands for.
 const GroupTokens = 4096
 
-// groups cuts the batch into runs of whole sequences of at most InFlight tokens (a longer sequence makes its own run) and
-// calls f with the first and the last-plus-one sequence of each.
+// groups calls f with the first and the last-plus-one sequence of each of the [Batch.Runs] of InFlight tokens.
 func (b *Batch) groups(f func(lo, hi int)) {
 	limit := b.InFlight
 	if limit == 0 {
 		limit = GroupTokens
 	}
+	for _, run := range b.Runs(limit) {
+		f(run[0], run[1])
+	}
+}
+
+// Runs cuts the batch into runs of whole sequences of at most limit tokens (a longer sequence makes its own run) and returns the
+// first and the last-plus-one sequence of each. A run of fewer than [ManyRows] tokens, whose products would sum in another order,
+// goes with the next one, the last with the one before: so a limit has no influence on results.
+func (b *Batch) Runs(limit int) [][2]int {
+	var out [][2]int
+	tokens := func(lo, hi int) int { return b.Starts[hi] - b.Starts[lo] }
 	lo := 0
 	for hi := 1; hi <= b.Sequences(); hi++ {
-		if hi == b.Sequences() || b.Starts[hi+1]-b.Starts[lo] > limit {
-			f(lo, hi)
+		if hi == b.Sequences() || tokens(lo, hi+1) > limit && tokens(lo, hi) >= ManyRows {
+			out = append(out, [2]int{lo, hi})
 			lo = hi
 		}
 	}
+	if last := len(out) - 1; last > 0 && tokens(out[last][0], out[last][1]) < ManyRows {
+		out[last-1][1] = out[last][1]
+		out = out[:last]
+	}
+	return out
 }

@@ -223,8 +223,9 @@ func TestBatch(t *testing.T) {
 		t.Errorf("got %+v", part)
 	}
 	var runs [][2]int
-	b.InFlight = 3
-	b.groups(func(lo, hi int) { runs = append(runs, [2]int{lo, hi}) })
+	long := NewBatch([][]int{make([]int, 20), make([]int, 10), make([]int, 30)})
+	long.InFlight = 30
+	long.groups(func(lo, hi int) { runs = append(runs, [2]int{lo, hi}) })
 	if len(runs) != 2 || runs[0] != [2]int{0, 2} || runs[1] != [2]int{2, 3} {
 		t.Errorf("got %v", runs)
 	}

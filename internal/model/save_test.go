@@ -64,3 +64,45 @@ func TestSave(t *testing.T) {
 		block.Close()
 	}
 }
+
+// TestShortSequences: a sequence of fewer tokens than products sum in one order from goes through attention with others, whatever
+// is in flight.
+func TestShortSequences(t *testing.T) {
+	net := openSource(t, testmodel.New(testmodel.Tiny))
+	e := blas.New(2)
+	for _, c := range []struct {
+		lengths []int
+		want    [][2]int // of 512 tokens
+	}{
+		{[]int{512, 10, 512}, [][2]int{{0, 1}, {1, 3}}},
+		{[]int{10, 512, 512, 3}, [][2]int{{0, 2}, {2, 4}}},
+		{[]int{512, 5, 5, 5, 512, 16, 1}, [][2]int{{0, 1}, {1, 5}, {5, 7}}},
+		{[]int{512, 256, 256, 17, 600, 64}, [][2]int{{0, 1}, {1, 3}, {3, 4}, {4, 5}, {5, 6}}},
+		{[]int{7, 3}, [][2]int{{0, 2}}},
+	} {
+		ids := make([][]int, len(c.lengths))
+		for s, n := range c.lengths {
+			for i := range n {
+				ids[s] = append(ids[s], (7*s+3*i)%net.Vocab)
+			}
+		}
+		batch := NewBatch(ids)
+		if got := batch.Runs(512); !slices.Equal(got, c.want) {
+			t.Errorf("%v: runs %v, want %v", c.lengths, got, c.want)
+		}
+		var all [][]float32
+		for _, inFlight := range []int{0, 512, 4} {
+			if err := net.Save(inFlight, false); err != nil {
+				t.Fatal(err)
+			}
+			x, err := net.Forward(e, &batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, x)
+		}
+		if !slices.Equal(all[0], all[1]) || !slices.Equal(all[0], all[2]) {
+			t.Errorf("%v: other results with fewer tokens in flight", c.lengths)
+		}
+	}
+}
