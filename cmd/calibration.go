@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -86,7 +87,7 @@ func (o *calibrationOptions) apply(r *convert.Recipe, src *checkpoint.Source) ([
 
 // read reads a calibration file in windows.
 func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]int, error) {
-	v := verifyOptions{Context: window, MaxTokens: o.Tokens}
+	v := verifyOptions{Context: window, MaxTokens: o.Tokens, IDsHint: "give token ids with --calibration (.npy, .jsonl) instead"}
 	ids, err := tokens.AreIDs(o.Source)
 	if err != nil {
 		return nil, err
@@ -100,9 +101,10 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 	if err != nil {
 		return nil, err
 	}
-	longest := 0
+	longest, varies := 0, false
 	for _, s := range sequences {
 		longest = max(longest, len(s))
+		varies = varies || slices.ContainsFunc(s, func(id int) bool { return id != sequences[0][0] })
 	}
 	bad := func(got, want string) error {
 		return &checkpoint.Error{Kind: checkpoint.BadSource, File: o.Source, Got: got, Want: want, Hint: "use more text, or --calibration self"}
@@ -112,6 +114,8 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 		return nil, bad(fmt.Sprintf("%d tokens", longest), fmt.Sprintf("at least one window of %d", window))
 	case len(sequences) < 2:
 		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), longest), "at least two, one of which is held out")
+	case !varies:
+		return nil, bad(fmt.Sprintf("no token but id %d", sequences[0][0]), "text that varies")
 	}
 	return sequences, nil
 }

@@ -33,6 +33,8 @@ type convertOptions struct {
 	CacheBudget float64
 
 	Force, Resume, DryRun, Verify, JSON, Quiet bool
+	// Planning says that nothing will be written.
+	Planning bool
 }
 
 func newConvertOptions() convertOptions {
@@ -66,6 +68,11 @@ func (o *convertOptions) checkFlags(c *cobra.Command) error {
 	for _, name := range []string{"rank", "rope-dim"} {
 		if o.CacheBudget > 0 && c.Flags().Changed(name) {
 			return usagef("--cache-budget chooses --%s: give one of them", name)
+		}
+	}
+	for _, name := range []string{"calibration-tokens", "effort", "seed"} {
+		if o.Calibration.Source == convert.CalibrationNone && c.Flags().Changed(name) {
+			return usagef("--%s is of a calibration, which --calibration none leaves out: give one of them", name)
 		}
 	}
 	return nil
@@ -125,13 +132,11 @@ type convertReport struct {
 
 func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	if o.DryRun {
-		return runPlan(ctx, planOptions{convertOptions: o, HeadersOnly: true}, s)
+		return runPlan(ctx, o, s)
 	}
 	start := time.Now()
 	defer limitMemory(o.Memory)()
-	if o.Jobs > 0 {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(min(o.Jobs, runtime.GOMAXPROCS(0))))
-	}
+	defer useProcessors(o.Jobs)()
 	progress := newProgress(s.Err, o.Quiet)
 	defer progress.End()
 	job, err := prepare(ctx, &o, progress)
@@ -167,7 +172,8 @@ func runConvert(ctx context.Context, o convertOptions, s Streams) error {
 	}
 	if o.Verify {
 		v := newVerifyOptions()
-		v.Target, v.Source, v.Trusted = o.Out, o.Source, true // its digests were taken for this very conversion
+		v.Target, v.Source, v.Memory = o.Out, o.Source, o.Memory
+		v.Trusted = true // its digests were taken for this very conversion
 		var warnings []string
 		if report.Verification, warnings, err = verifyCheckpoint(ctx, v, progress); err != nil {
 			return fmt.Errorf("%s is complete, but it could not be verified: %w", o.Out, err)
@@ -235,7 +241,7 @@ type job struct {
 	plan     *convert.Plan
 	schedule convert.Schedule
 	// tooLarge says that a calibration does not fit into the memory that is free.
-	tooLarge error
+	tooLarge *checkpoint.Error
 	// calibration is the tokens of a calibration file, nil without one.
 	calibration [][]int
 }
@@ -266,13 +272,13 @@ func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) 
 	if o.CacheBudget > 0 {
 		switch {
 		case o.DryRun:
-			return nil, usagef("--cache-budget needs the weights, which --dry-run does not read: use plan")
+			return nil, usagef("--cache-budget needs the weights, which --dry-run does not read: use plan without it")
 		case len(engine.Lookup(o.Recipe.Engine).Widths) > 0:
 			return nil, usagef("--cache-budget chooses any widths, %s has kernels for some: give --rank", o.Recipe.Engine)
 		case o.Recipe.Calibration == nil:
 			return nil, usagef("--cache-budget needs a calibration: --calibration self or a file")
 		}
-		if sequences, err = convert.Budget(ctx, src, &o.Recipe, o.CacheBudget, sequences, blas.New(o.Jobs), progress); err != nil {
+		if sequences, err = o.chooseWidths(ctx, src, sequences, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -281,6 +287,35 @@ func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) 
 		return nil, err
 	}
 	j := &job{src: src, plan: plan, calibration: sequences}
+	j.schedule, j.tooLarge, err = o.schedule(plan)
+	return j, err
+}
+
+// chooseWidths puts rank and rope-dim into the recipe, for the cache budget. The tokens that it took are returned.
+func (o *convertOptions) chooseWidths(ctx context.Context, src *checkpoint.Source, sequences [][]int, progress convert.Progress) ([][]int, error) {
+	// The choice takes minutes, so what can be refused before it is.
+	if !o.Planning {
+		places := checkpoint.WriterOptions{Force: o.Force, Resume: o.Resume, Protect: []string{src.Dir()}}
+		if err := checkpoint.Check(o.Out, new(checkpoint.Layout), places); err != nil {
+			return nil, err
+		}
+	}
+	choices, err := convert.NewBudget(src, &o.Recipe, o.CacheBudget)
+	if err != nil {
+		return nil, err
+	}
+	schedule, tooLarge, err := o.schedule(choices.Widest)
+	if err != nil {
+		return nil, err
+	}
+	if tooLarge != nil {
+		return nil, tooLarge
+	}
+	return choices.Choose(ctx, &o.Recipe, sequences, schedule, blas.New(o.Jobs), progress)
+}
+
+// schedule is how a plan is carried out under the options.
+func (o *convertOptions) schedule(plan *convert.Plan) (s convert.Schedule, tooLarge *checkpoint.Error, err error) {
 	wanted, free := o.Jobs, availableMemory()
 	if wanted == 0 {
 		wanted = runtime.GOMAXPROCS(0)
@@ -292,22 +327,20 @@ func prepare(ctx context.Context, o *convertOptions, progress convert.Progress) 
 			wanted = 1
 		}
 	}
-	if j.schedule, err = plan.Schedule(wanted, o.Memory); err != nil {
-		return nil, err
+	if s, err = plan.Schedule(wanted, o.Memory); err != nil {
+		return s, nil, err
 	}
 	if o.Memory == 0 && plan.Recipe.Calibration != nil {
 		// A calibration that does not fit would be killed after an hour; --memory says that one wants to try all the same.
 		fit, err := plan.Schedule(wanted, free)
-		var full *checkpoint.Error
 		switch {
 		case err == nil:
-			j.schedule = fit
-		case errors.As(err, &full):
-			full.Hint = "set --memory to try all the same, or use fewer --calibration-tokens, --effort fast or --calibration none"
-			j.tooLarge = full
+			s = fit
+		case errors.As(err, &tooLarge):
+			tooLarge.Hint = "set --memory to try all the same, or use fewer --calibration-tokens, --effort fast or --calibration none"
 		}
 	}
-	return j, nil
+	return s, tooLarge, nil
 }
 
 // defaultOut is NAME-mla in the working directory, NAME being that of the source's folder.

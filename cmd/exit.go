@@ -66,7 +66,8 @@ func exitCode(err error) int {
 
 // printError writes an error and its hints, a line each.
 func printError(w io.Writer, c *cobra.Command, err error) {
-	for line := range strings.SplitSeq(err.Error(), "\n") {
+	text := strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted")
+	for line := range strings.SplitSeq(text, "\n") {
 		fmt.Fprintf(w, "mlaconvert: error: %s\n", line)
 	}
 	for _, hint := range hints(c, err) {

@@ -29,7 +29,7 @@ func TestExitCodes(t *testing.T) {
 		{convert.Problems{of(checkpoint.Unsupported), of(checkpoint.BadSource), of(checkpoint.BadSource)}, 10,
 			"mlaconvert: error: x\nmlaconvert: error: x\nmlaconvert: error: x\nhint: hint of unsupported\nhint: hint of bad source\n"},
 		{convert.Problems{of(checkpoint.Unsupported), errors.New("and 3 more")}, 11, ""},
-		{context.Canceled, 130, ""},
+		{fmt.Errorf("x: %w", context.Canceled), 130, "mlaconvert: error: x: interrupted\n"},
 		{errors.Join(&convert.Interrupted{Done: 1, Layers: 2, Cause: context.Canceled}, of(checkpoint.NoSpace)), 130, "mlaconvert: error: interrupted after 1 of 2 layers\nmlaconvert: error: x\nhint: hint of no space\n"},
 	} {
 		if got := exitCode(c.err); got != c.code {

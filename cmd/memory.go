@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -24,6 +25,15 @@ func limitMemory(limit int64) (restore func()) {
 		debug.SetGCPercent(percent)
 		debug.SetMemoryLimit(most)
 	}
+}
+
+// useProcessors bounds the processors that are used, 0 for all. The returned function sets back what was.
+func useProcessors(jobs int) (restore func()) {
+	all := runtime.GOMAXPROCS(0)
+	if jobs > 0 {
+		runtime.GOMAXPROCS(min(jobs, all))
+	}
+	return func() { runtime.GOMAXPROCS(all) }
 }
 
 // availableMemory is what this process could use without swapping, in bytes; 0 where the system does not say.

@@ -17,15 +17,8 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
-// planOptions are those of convert.
-type planOptions struct {
-	convertOptions
-	// HeadersOnly leaves out the error spectrum, which needs the weights.
-	HeadersOnly bool
-}
-
 func newPlanCommand(s Streams) *cobra.Command {
-	o := planOptions{convertOptions: newConvertOptions()}
+	o := newConvertOptions()
 	c := &cobra.Command{
 		Use:   "plan SRC",
 		Short: "Say what convert would do",
@@ -100,23 +93,25 @@ type plannedTensor struct {
 	File  string `json:"file"`
 }
 
-func runPlan(ctx context.Context, o planOptions, s Streams) error {
+func runPlan(ctx context.Context, o convertOptions, s Streams) error {
 	defer limitMemory(o.Memory)()
+	defer useProcessors(o.Jobs)()
+	o.Planning = true
 	progress := newProgress(s.Err, o.Quiet)
 	defer progress.End()
-	job, err := prepare(ctx, &o.convertOptions, progress)
+	job, err := prepare(ctx, &o, progress)
 	if err != nil {
 		return err
 	}
 	progress.End()
 	defer job.src.Close()
-	planned := newPlanReport(job, &o.convertOptions)
+	planned := newPlanReport(job, &o)
 	if !o.JSON {
 		if err := planned.printHeaders(s.Out, job.plan); err != nil {
 			return err
 		}
 	}
-	if !o.HeadersOnly {
+	if !o.DryRun {
 		planned.Spectrum, err = job.plan.Spectra(ctx, job.plan.SpectrumRanks(), job.schedule.Jobs, progress)
 		progress.End()
 		if err != nil {
@@ -148,6 +143,9 @@ func newPlanReport(job *job, o *convertOptions) *planReport {
 	}
 	if _, err := os.Lstat(o.Out); err == nil && !o.Force {
 		r.Warnings = append(r.Warnings, o.Out+" exists; convert will refuse to replace it without --force")
+	}
+	if job.tooLarge != nil {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("convert will refuse: %v; %s", job.tooLarge, job.tooLarge.Hint))
 	}
 	for _, shard := range p.Layout.Shards {
 		for _, t := range shard.Tensors {

@@ -41,7 +41,7 @@ func TestPlanIsExact(t *testing.T) {
 		var planned planReport
 		var made convertReport
 		var out, errs bytes.Buffer
-		if err := runPlan(context.Background(), planOptions{convertOptions: o}, Streams{Out: &out, Err: &errs}); err != nil {
+		if err := runPlan(context.Background(), o, Streams{Out: &out, Err: &errs}); err != nil {
 			t.Fatal(err)
 		}
 		decode(t, out.Bytes(), &planned)

@@ -33,8 +33,10 @@ const (
 	// verifyStream keeps the source's text for verify apart from the one that it writes for calibration: with the same
 	// seed they would begin alike, and the conversion would be measured on what it was fitted to.
 	verifyStream = 0x766572696679 << 16
-	// maxCacheBytes bounds the key/value cache of the sequences that are sampled at a time.
+	// maxCacheBytes bounds the key/value cache of the sequences that are sampled at a time, under a limit of memory to
+	// maxCacheShare of it.
 	maxCacheBytes = 2 << 30
+	maxCacheShare = 0.25
 )
 
 // verifyOptions are the flags of verify. The zero value is not the default: see [newVerifyOptions].
@@ -42,20 +44,25 @@ type verifyOptions struct {
 	Target string // "" for the only converted checkpoint in the working directory
 	Source string // "" for the one that the target's record names
 	Text   string // a file, or ""
-	Tokens string // a file, or ""
+	// IDsHint says how to give token ids in place of the text.
+	IDsHint string
+	Tokens  string // a file, or ""
 	// Context is the length of the sequences; 0 for the default, which leaves those of a file of tokens as they are.
 	Context    int
 	MaxTokens  int
 	Thresholds report.Thresholds
-	Jobs       int // 0 for all processors
+	Jobs       int   // 0 for all processors
+	Memory     int64 // bytes; 0 for no limit, otherwise as little is held as can be
 	Seed       uint64
 	// Trusted leaves out the comparison of the source's files with the record: it was made a moment ago.
 	Trusted bool
 
-	JSON, Quiet bool
+	JSON, Markdown, Quiet bool
 }
 
-func newVerifyOptions() verifyOptions { return verifyOptions{MaxTokens: defaultVerifyTokens, Seed: 1} }
+func newVerifyOptions() verifyOptions {
+	return verifyOptions{MaxTokens: defaultVerifyTokens, IDsHint: "give token ids with --tokens instead", Seed: 1}
+}
 
 // AddFlags adds the flags to a command.
 func (o *verifyOptions) AddFlags(c *cobra.Command) {
@@ -70,6 +77,7 @@ func (o *verifyOptions) AddFlags(c *cobra.Command) {
 	f.Var(intFlag(&o.Jobs, 1, 1, ""), "jobs", "threads (default: as many as there are processors)")
 	f.Uint64Var(&o.Seed, "seed", o.Seed, "of the text that the source writes itself, `N`")
 	f.BoolVar(&o.JSON, "json", false, "print the result as JSON")
+	f.BoolVar(&o.Markdown, "markdown", false, "print the result as Markdown, for a model card")
 	f.BoolVar(&o.Quiet, "quiet", false, "print neither progress nor a summary")
 }
 
@@ -118,7 +126,11 @@ threshold, only a figure that is not finite fails; it is null in JSON.`,
 }
 
 func runVerify(ctx context.Context, o verifyOptions, s Streams) error {
+	if o.JSON && o.Markdown {
+		return usagef("both --json and --markdown")
+	}
 	defer limitMemory(0)()
+	defer useProcessors(o.Jobs)()
 	progress := newProgress(s.Err, o.Quiet)
 	defer progress.End()
 	result, warnings, err := verifyCheckpoint(ctx, o, progress)
@@ -132,6 +144,8 @@ func runVerify(ctx context.Context, o verifyOptions, s Streams) error {
 	switch {
 	case o.JSON:
 		err = printJSON(s.Out, result)
+	case o.Markdown:
+		err = result.Markdown(s.Out)
 	case !o.Quiet:
 		err = result.Text(s.Out)
 	}
@@ -156,11 +170,6 @@ func verificationError(v *verify.Result) error {
 // verifyCheckpoint compares a converted checkpoint with its source. Warnings are those about how, besides those of the
 // result.
 func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *verify.Result, warnings []string, err error) {
-	defer func() {
-		if errors.Is(err, context.Canceled) {
-			err = &codedError{code: exitInterrupted, err: errors.New("interrupted")}
-		}
-	}()
 	if o.Text != "" && o.Tokens != "" {
 		return nil, nil, usagef("both --text and --tokens")
 	}
@@ -222,8 +231,15 @@ func verifyCheckpoint(ctx context.Context, o verifyOptions, p progress) (_ *veri
 	if v.Target, err = model.OpenMLA(target, mla); err != nil {
 		return nil, nil, err
 	}
+	if o.Memory > 0 {
+		for _, n := range []*model.Network{v.Source, v.Target} {
+			if err := n.Save(m.Context, true); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
 	if given == nil {
-		if given, err = sampleSequences(ctx, &o, &v, 4*m.Layers*m.CacheFloats(), p); err != nil {
+		if given, err = sampleSequences(ctx, &o, &v, 4*float64(m.Layers)*float64(m.CacheFloats()), p); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -379,7 +395,7 @@ func readSequences(o *verifyOptions, dir string, m *arch.Shape, data *report.Dat
 	switch {
 	case o.Text != "":
 		data.Kind, data.File = report.TextFile, o.Text
-		t, err := loadTokenizer(dir)
+		t, err := loadTokenizer(dir, o.IDsHint)
 		if err != nil {
 			return nil, err
 		}
@@ -415,8 +431,8 @@ func readSequences(o *verifyOptions, dir string, m *arch.Shape, data *report.Dat
 	return sequences, nil
 }
 
-// loadTokenizer reads the tokenizer of a checkpoint.
-func loadTokenizer(dir string) (*tokenizer.Tokenizer, error) {
+// loadTokenizer reads the tokenizer of a checkpoint. The hint is the way to do without it.
+func loadTokenizer(dir, hint string) (*tokenizer.Tokenizer, error) {
 	path := filepath.Join(dir, "tokenizer.json")
 	t, err := tokenizer.Load(path)
 	var wrong *tokenizer.Error
@@ -424,20 +440,20 @@ func loadTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	case err == nil:
 		return t, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &checkpoint.Error{Kind: checkpoint.BadSource, File: path, Got: "no such file", Want: "the tokenizer that --text needs", Hint: "give token ids with --tokens instead"}
+		return nil, &checkpoint.Error{Kind: checkpoint.BadSource, File: path, Got: "no such file", Want: "the tokenizer that a text needs", Hint: hint}
 	case errors.As(err, &wrong):
 		kind := checkpoint.BadSource
 		if wrong.Unsupported {
 			kind = checkpoint.Unsupported
 		}
-		return nil, &checkpoint.Error{Kind: kind, File: path, Tensor: wrong.Field, Got: wrong.Got, Want: wrong.Want, Hint: "give token ids with --tokens instead"}
+		return nil, &checkpoint.Error{Kind: kind, File: path, Tensor: wrong.Field, Got: wrong.Got, Want: wrong.Want, Hint: hint}
 	}
 	return nil, err
 }
 
 // sampleSequences lets the source write its own text, as many sequences at a time as their key/value cache allows, which
 // takes cacheBytes for each token.
-func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, cacheBytes int, p progress) ([][]int, error) {
+func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, cacheBytes float64, p progress) ([][]int, error) {
 	length := o.Context
 	if length == 0 {
 		length = min(defaultVerifyContext, v.Source.Context)
@@ -449,7 +465,11 @@ func sampleSequences(ctx context.Context, o *verifyOptions, v *verify.Options, c
 	id, what := tokens.Start(&v.Source.Shape)
 	v.Data = report.Data{Kind: report.SelfSampled, Start: what, Seed: &o.Seed}
 	n := o.MaxTokens / length
-	batch := max(1, min(n, maxCacheBytes/(length*cacheBytes)))
+	most := float64(maxCacheBytes)
+	if o.Memory > 0 {
+		most = min(most, maxCacheShare*float64(o.Memory))
+	}
+	batch := max(1, int(min(float64(n), most/(float64(length)*cacheBytes))))
 	batches := (n + batch - 1) / batch
 	steps := length - 1
 	p.Phase(fmt.Sprintf("sampling %d sequences from %s", n, what), int64(batches*steps), "steps")

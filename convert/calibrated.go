@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -117,10 +118,33 @@ func (c *calibrated) chooseTheta(ctx context.Context, e *blas.Engine, net *model
 	return thetas[best], nil
 }
 
-// stepProgress turns the steps of a calibration into phases.
+// heldOutLosses are what descents look at, by the steps that tell of it.
+var heldOutLosses = map[string]string{
+	"held-out polish": "drift (squared)", "held-out distill": "divergence", "held-out distill long": "divergence in long texts",
+}
+
+// stepProgress turns the steps of a calibration into phases, and says of each descent what it gained.
 func stepProgress(progress Progress) func(calibrate.Step) {
 	phase := ""
+	began, least := math.NaN(), math.Inf(1) // the held-out loss of the descent under way; a resumption does not know the first
 	return func(s calibrate.Step) {
+		if lost, ok := heldOutLosses[s.Name]; ok {
+			if s.Done == 0 {
+				began, least = s.Figure, s.Figure
+			}
+			if s.Done%calibrate.CheckEvery == 0 || s.Done == s.Total { // and no trial of a rate
+				least = min(least, s.Figure)
+			}
+			if s.Done == s.Total {
+				from, to := fmt.Sprintf("%.4g -> ", began), ""
+				if math.IsNaN(began) {
+					from, to = "", " behind it"
+				}
+				progress.Note(fmt.Sprintf("held-out %s: %s%.4g%s", lost, from, least, to))
+				began, least = math.NaN(), math.Inf(1)
+			}
+			return
+		}
 		name, unit := "", "steps"
 		switch s.Name {
 		case "layer":

@@ -10,33 +10,50 @@ import (
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/calibrate"
 	"github.com/mlaconvert/mlaconvert/internal/checkpoint"
-	"github.com/mlaconvert/mlaconvert/internal/engine"
 	"github.com/mlaconvert/mlaconvert/internal/model"
 	"github.com/mlaconvert/mlaconvert/internal/tokens"
 	"github.com/mlaconvert/mlaconvert/internal/ui"
 )
 
-// Budget chooses the rank and the width of the rotary key for a cache of at most the given share of the source's, by the
-// held-out error of the attention on a few layers. All layers get the same: engines have no other. The recipe is of the
-// method [Calibrated]; sequences are those of its file, or nil for the source's own samples, which are returned so that
-// the conversion need not draw them again.
-func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share float64, sequences [][]int, e *blas.Engine, progress Progress) ([][]int, error) {
+// Budget is the ways to spend a share of the source's cache on the latent and the rotary key.
+type Budget struct {
+	// Widest is the plan of a conversion in the way with the widest latent, which tells what memory is needed.
+	Widest *Plan
+	splits []split
+}
+
+// NewBudget lists the ways to spend at most the given share of the source's cache. The recipe is of the method [Calibrated].
+func NewBudget(src *checkpoint.Source, recipe *Recipe, share float64) (*Budget, error) {
 	m, err := arch.Parse(src.Config())
 	if err != nil {
 		return nil, err
 	}
+	b := &Budget{}
+	if b.splits, err = splits(m, share); err != nil {
+		return nil, err
+	}
 	r := *recipe
-	r.resolve(m)
-	splits, err := splits(m, share)
+	r.Rank, r.RopeDim = b.splits[0].Rank, b.splits[0].RopeDim
+	if b.Widest, err = NewPlan(src, r); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Choose puts the rank and the width of the rotary key into the recipe that have the least held-out error of the attention on
+// a few layers. All layers get the same: engines have no other. sequences are those of the recipe's file, or nil for the source's
+// own samples, which are returned so that the conversion need not draw them again.
+func (b *Budget) Choose(ctx context.Context, recipe *Recipe, sequences [][]int, s Schedule, e *blas.Engine, progress Progress) ([][]int, error) {
+	m, r := b.Widest.Source, b.Widest.Recipe
+	net, err := model.OpenSource(b.Widest.src, m)
 	if err != nil {
 		return nil, err
 	}
-	net, err := model.OpenSource(src, m)
-	if err != nil {
+	if err := net.Save(s.InFlight, s.Release); err != nil {
 		return nil, err
 	}
 	if sequences == nil {
-		if sequences, err = sample(ctx, e, net, r.Calibration, 0, nil, progress); err != nil {
+		if sequences, err = sample(ctx, e, net, r.Calibration, s.Together, nil, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -44,10 +61,10 @@ func Budget(ctx context.Context, src *checkpoint.Source, recipe *Recipe, share f
 	pairs := m.HeadDim / 2
 	var geometries []calibrate.Geometry
 	var of []split
-	for _, s := range splits {
+	for _, s := range b.splits {
 		thetas := calibrate.Thetas(m.Rope.Theta, pairs, s.RopeDim/2)
 		for _, theta := range slices.Compact([]float64{thetas[0], thetas[len(thetas)/2], thetas[len(thetas)-1]}) {
-			rope, _ := targetRope(engine.Lookup(r.Engine), m, theta, s.RopeDim)
+			rope, _ := targetRope(b.Widest.Engine, m, theta, s.RopeDim)
 			geometries = append(geometries, calibrate.Geometry{
 				Rank: s.Rank - 1, Frequencies: rope.Frequencies(s.RopeDim),
 				Candidates: calibrate.Preset(r.Calibration.Effort, pairs, s.RopeDim/2).Candidates,

@@ -71,7 +71,7 @@ type Recipe struct {
 	// DType is one of [DTypes].
 	DType string `json:"dtype"`
 	// Context is the length, in tokens, over which distances are distributed; 0 in the recipe given to [NewPlan] stands
-	// for the source's, at most 32,768, and calibrated at most twice the window.
+	// for the source's, at most 32,768, and calibrated at most the window.
 	Context int `json:"context"`
 	// MaxShardBytes is the size that a shard's tensors stay below.
 	MaxShardBytes int64 `json:"max_shard_bytes"`

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -23,6 +22,8 @@ import (
 type Progress interface {
 	Phase(name string, total int64, unit ui.Unit)
 	Done(done int64)
+	// Note tells what is worth a line of its own.
+	Note(text string)
 }
 
 // RunOptions say where a conversion goes and how it runs. They have no influence on the bytes of the output's tensors.
@@ -70,8 +71,9 @@ func (e *Interrupted) Unwrap() error { return e.Cause }
 // Run carries out a plan. Unless it succeeds there is no output. What is done of a run that was cancelled, that ran out of disk
 // space, or that was itself a resumption stays for another one; after any other error nothing is left.
 func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
+	places := checkpoint.WriterOptions{Force: o.Force, Resume: o.Resume, Extra: p.filesBytes(), Protect: []string{p.src.Dir()}}
 	// The digests of a large source take minutes, so what can be refused before them is.
-	if err := checkOutput(o); err != nil {
+	if err := checkpoint.Check(o.Out, p.Layout, places); err != nil {
 		return nil, err
 	}
 	record, err := newRecord(p, o)
@@ -80,21 +82,19 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	}
 	// Only an unfinished output depends on the digests before its first layer is done, and only a calibration, which takes
 	// hours, is worth showing them for.
-	identity, beside := "", !o.Resume && p.Recipe.Calibration == nil
-	if !beside {
+	places.Pending = !o.Resume && p.Recipe.Calibration == nil
+	if !places.Pending {
 		if err := record.hash(ctx, p.src, o.Progress); err != nil {
-			return nil, interruption(ctx, err, &Interrupted{Layers: p.Source.Layers})
+			return nil, interruption(ctx, err, &Interrupted{Layers: p.Source.Layers, Kept: o.Resume})
 		}
-		if identity, err = record.identity(); err != nil {
+		if places.Identity, err = record.identity(); err != nil {
 			return nil, err
 		}
 	}
 	if err := p.checkTiedHead(); err != nil {
 		return nil, err
 	}
-	w, err := checkpoint.Create(o.Out, p.Layout, checkpoint.WriterOptions{
-		Force: o.Force, Resume: o.Resume, Identity: identity, Pending: beside, Extra: p.filesBytes(), Protect: []string{p.src.Dir()},
-	})
+	w, err := checkpoint.Create(o.Out, p.Layout, places)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	outer := ctx
 	ctx, cancel := context.WithCancel(outer)
 	r.identified = make(chan struct{})
-	if beside {
+	if places.Pending {
 		go func() {
 			defer close(r.identified)
 			if r.unidentified = r.identify(ctx, record); r.unidentified != nil {
@@ -119,8 +119,8 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 			return
 		}
 		ctx := outer
-		if r.unidentified != nil && ctx.Err() == nil {
-			err = r.unidentified
+		if r.unidentified != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
+			err = r.unidentified // which is why
 		}
 		keep := o.Resume || (r.units > 0 || w.Keeps()) && (ctx.Err() != nil || diskFull(err))
 		err = interruption(ctx, err, &Interrupted{Done: r.done, Layers: p.Source.Layers, Kept: keep})
@@ -129,6 +129,9 @@ func Run(ctx context.Context, p *Plan, o RunOptions) (_ *Outcome, err error) {
 	resumed, err := r.resume()
 	if err != nil {
 		return nil, err
+	}
+	if o.Resume {
+		o.Progress.Note(r.resumption())
 	}
 	if err := r.convert(ctx, o.Schedule.Jobs); err != nil {
 		return nil, err
@@ -162,14 +165,6 @@ func (r *run) identify(ctx context.Context, record *Record) error {
 		return err
 	}
 	return r.writer.Identify(identity)
-}
-
-// checkOutput is the part of [checkpoint.Create]'s checks that needs no digest.
-func checkOutput(o RunOptions) error {
-	if _, err := os.Lstat(o.Out); o.Force || errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return &checkpoint.Error{Kind: checkpoint.Exists, File: o.Out, Got: "exists already", Hint: "replace it with --force, or choose another output with --out"}
 }
 
 // diskFull says that err is the disk's having no space left.
@@ -276,6 +271,17 @@ func (r *run) resume() (int, error) {
 	return r.done, nil
 }
 
+// resumption says what a resumption finds.
+func (r *run) resumption() string {
+	switch {
+	case r.done > 0:
+		return fmt.Sprintf("resuming: %d of %d layers are done", r.done, len(r.layers))
+	case r.units > 0 || r.writer.Keeps():
+		return "resuming: what is done of the calibration is kept"
+	}
+	return "nothing to resume: starting from the beginning"
+}
+
 // convert does the units that are not done: layers are computed up to jobs at once, and beside them what is only copied is
 // written, so that the disk is busy from the start and no processor waits for it. The error is that of the first layer that
 // failed, or else of the first copy.
@@ -294,7 +300,7 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 	}
 	sides := []func(context.Context) error{
 		func(ctx context.Context) error {
-			return inParallel(ctx, jobs, len(todo), func(_ context.Context, i int) error { return r.computes(engine, todo[i]) })
+			return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.computes(ctx, engine, todo[i]) })
 		},
 		func(ctx context.Context) error {
 			return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.copies(ctx, todo[i]) })
@@ -350,7 +356,10 @@ func (r *run) enters(ctx context.Context, todo []*work) error {
 }
 
 // computes converts and writes a unit's layer, if it has one.
-func (r *run) computes(e *blas.Engine, w *work) error {
+func (r *run) computes(ctx context.Context, e *blas.Engine, w *work) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if w.layer >= 0 {
 		var err error
 		if w.record, err = r.attention(e, w.unit); err != nil {

@@ -31,6 +31,7 @@ import (
 type watcher struct{ done func(n int64) }
 
 func (watcher) Phase(string, int64, ui.Unit) {}
+func (watcher) Note(string)                  {}
 func (w watcher) Done(n int64) {
 	if w.done != nil {
 		w.done(n)
@@ -297,6 +298,7 @@ func TestCalibratedRunResumes(t *testing.T) {
 
 // phaseWatcher notes the phases, and cancels when so much of one is done.
 type phaseWatcher struct {
+	watcher
 	phases []string
 	at     string
 	stop   int64

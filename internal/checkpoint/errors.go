@@ -19,7 +19,7 @@ const (
 	Unsupported
 	// Exists is an output or a staging folder that is in the way, in use, or belongs to another conversion.
 	Exists
-	// NoSpace is a disk too small for the output.
+	// NoSpace is a disk too small for the output, or a memory too small for the work.
 	NoSpace
 )
 

@@ -24,8 +24,8 @@ const (
 func (w *Writer) keptPath(name string) string { return filepath.Join(w.staging, keptFolder, name) }
 
 // Keep makes durable what write writes, under a plain file name, for a run that resumes this output; what was kept under that
-// name is replaced. On error that stays. An error of Kind NoSpace also says that the disk would have no space left for the
-// files of the output; it is no reason to end the work.
+// name is replaced. On error that stays. An error of Kind NoSpace also says that the disk would have no space left for what
+// is still to be written of the output; it is no reason to end the work.
 func (w *Writer) Keep(name string, write func(io.Writer) error) (err error) {
 	if err := w.checkFileName(name); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (w *Writer) Keep(name string, write func(io.Writer) error) (err error) {
 	if err := errors.Join(buffer.Flush(), f.Sync()); err != nil {
 		return err
 	}
-	if err := checkSpace(filepath.Dir(w.out), w.out, w.opts.Extra); err != nil {
+	if err := w.checkSpace(); err != nil {
 		return err
 	}
 	crashPoint("kept")

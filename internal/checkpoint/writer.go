@@ -19,7 +19,7 @@ import (
 
 // WriterOptions say what [Create] may do to what is there already.
 type WriterOptions struct {
-	// Force replaces an output that exists, at Commit and not before, and starts an unfinished one again.
+	// Force replaces an output that exists, at Commit and not before, and without Resume starts an unfinished one again.
 	Force bool
 	// Resume continues an unfinished output if there is one.
 	Resume bool
@@ -72,6 +72,42 @@ type tensorState struct {
 // crashPoint is called at the moments after which a crash leaves different things behind; tests kill the process there.
 var crashPoint = func(string) {}
 
+// Check returns what [Create] would refuse, as far as that shows without the identity. It leaves the disk as it is.
+func Check(out string, layout *Layout, opts WriterOptions) error {
+	out, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	w := &Writer{paths: pathsFor(out), layout: layout, opts: opts}
+	if err := w.checkPlaces(); err != nil {
+		return err
+	}
+	known, err := exists(w.journalPath)
+	if err != nil {
+		return err
+	}
+	if known {
+		j, err := openJournal(w.journalPath)
+		if err != nil {
+			return err
+		}
+		known = !j.empty()
+		if err := j.close(); err != nil {
+			return err
+		}
+	}
+	staged, err := exists(w.staging)
+	if err != nil {
+		return err
+	}
+	if staged {
+		if err := w.checkStaging(known); err != nil {
+			return err
+		}
+	}
+	return w.checkSpace()
+}
+
 // Create starts or resumes a checkpoint at out. What a user can cause are errors of Kind Exists or NoSpace; they leave the
 // disk as it was.
 func Create(out string, layout *Layout, opts WriterOptions) (_ *Writer, err error) {
@@ -87,10 +123,7 @@ func Create(out string, layout *Layout, opts WriterOptions) (_ *Writer, err erro
 	for name := range layout.place {
 		w.states[name] = &tensorState{}
 	}
-	if err := w.checkOut(opts.Force); err != nil {
-		return nil, err
-	}
-	if err := w.checkProtected(opts.Protect); err != nil {
+	if err := w.checkPlaces(); err != nil {
 		return nil, err
 	}
 	if w.parents, err = makeParents(filepath.Dir(out)); err != nil {
@@ -165,6 +198,14 @@ func (w *Writer) claim() (units []journalUnit, resumed bool, err error) {
 	}
 	crashPoint("journal")
 	return nil, false, nil
+}
+
+// checkPlaces refuses an output that must not be replaced, or holds what must not be.
+func (w *Writer) checkPlaces() error {
+	if err := w.checkOut(w.opts.Force); err != nil {
+		return err
+	}
+	return w.checkProtected(w.opts.Protect)
 }
 
 // checkStaging refuses a staging folder that is not ours to use.

@@ -561,11 +561,18 @@ func TestCreateRefuses(t *testing.T) {
 			if layout == nil {
 				layout = s.layout
 			}
+			refused := Check("out", layout, c.opts)
 			w, err := Create("out", layout, c.opts)
 			if err == nil {
 				w.Abort(false)
 			}
 			wantError(t, err, c.kind, c.says...)
+			// Only what takes the journal to know is not refused at once.
+			if !strings.Contains(c.name, "of another") && !strings.Contains(c.name, "put aside") {
+				wantError(t, refused, c.kind, c.says...)
+			} else if refused != nil {
+				t.Error(refused)
+			}
 			if got := listing(t, dir); !slices.Equal(got, names) {
 				t.Errorf("%v was there, now %v", names, got)
 			}
@@ -618,6 +625,7 @@ func TestLocked(t *testing.T) {
 	for _, opts := range []WriterOptions{{}, {Resume: true}, {Force: true}} {
 		_, err := Create(out, s.layout, opts)
 		wantError(t, err, Exists, "another process")
+		wantError(t, Check(out, s.layout, opts), Exists, "another process")
 	}
 	if _, err := s.run(w, inOrder); err != nil {
 		t.Fatal("the writer that holds the lock:", err)
