@@ -6,11 +6,11 @@
     python bench/compare.py forward sampling --model DIR         package model, torch and transformers
     python bench/compare.py calibrated --model DIR --prototype DIR   calibrated conversion, a prototype in torch
 
-The prototype is that of the method in Python, conv2.py and ev2.py, which is not part of this repository: without it there is no
-part calibrated. A ratio is their median time over ours: above 1 ours is faster. Needs Go and bench/requirements.txt. The variables that force
-numpy's kernels (OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE) are unset, and the kernels it then runs on are printed. With --cpu
-both sides use one thread and processor time is measured, for a machine with other work to do; --small runs small sizes, to
-see that it works.
+The prototype is that of the method in Python, conv2.py and ev2.py, which is not part of this repository: without it there is
+no part calibrated. A ratio is their median time over ours: above 1 ours is faster. Needs Go and bench/requirements.txt. The
+variables that force numpy's kernels (OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE) are unset, and the kernels it then runs on are
+printed. With --cpu both sides use one thread and processor time is measured, for a machine with other work to do; --small runs
+small sizes, to see that it works.
 """
 
 import argparse

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,11 +100,11 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 	if err != nil {
 		return nil, err
 	}
-	longest, varies := 0, false
+	longest := 0
 	for _, s := range sequences {
 		longest = max(longest, len(s))
-		varies = varies || slices.ContainsFunc(s, func(id int) bool { return id != sequences[0][0] })
 	}
+	id, alike := calibrate.Alike(sequences)
 	bad := func(got, want string) error {
 		return &checkpoint.Error{Kind: checkpoint.BadSource, File: o.Source, Got: got, Want: want, Hint: "use more text, or --calibration self"}
 	}
@@ -114,8 +113,8 @@ func (o *calibrationOptions) read(dir string, m *arch.Model, window int) ([][]in
 		return nil, bad(fmt.Sprintf("%d tokens", longest), fmt.Sprintf("at least one window of %d", window))
 	case len(sequences) < 2:
 		return nil, bad(fmt.Sprintf("%d sequence of %d tokens", len(sequences), longest), "at least two, one of which is held out")
-	case !varies:
-		return nil, bad(fmt.Sprintf("no token but id %d", sequences[0][0]), "text that varies")
+	case alike:
+		return nil, bad(fmt.Sprintf("no token but id %d", id), "text that varies")
 	}
 	return sequences, nil
 }

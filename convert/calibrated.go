@@ -136,11 +136,11 @@ func stepProgress(progress Progress) func(calibrate.Step) {
 				least = min(least, s.Figure)
 			}
 			if s.Done == s.Total {
-				from, to := fmt.Sprintf("%.4g -> ", began), ""
+				gained := fmt.Sprintf("%.4g -> %.4g", began, least)
 				if math.IsNaN(began) {
-					from, to = "", " behind it"
+					gained = fmt.Sprintf("%.4g behind it", least)
 				}
-				progress.Note(fmt.Sprintf("held-out %s: %s%.4g%s", lost, from, least, to))
+				progress.Note("held-out " + lost + ": " + gained)
 				began, least = math.NaN(), math.Inf(1)
 			}
 			return

@@ -17,7 +17,11 @@ func inParallel(ctx context.Context, jobs, n int, f func(ctx context.Context, i 
 	for range jobs {
 		wg.Go(func() {
 			for i := range queue {
-				if failures[i] = f(inner, i); failures[i] != nil {
+				// What waited in the queue while another failed is not begun.
+				if failures[i] = inner.Err(); failures[i] == nil {
+					failures[i] = f(inner, i)
+				}
+				if failures[i] != nil {
 					cancel()
 				}
 			}

@@ -300,7 +300,7 @@ func (r *run) convert(ctx context.Context, jobs int) error {
 	}
 	sides := []func(context.Context) error{
 		func(ctx context.Context) error {
-			return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.computes(ctx, engine, todo[i]) })
+			return inParallel(ctx, jobs, len(todo), func(_ context.Context, i int) error { return r.computes(engine, todo[i]) })
 		},
 		func(ctx context.Context) error {
 			return inParallel(ctx, jobs, len(todo), func(ctx context.Context, i int) error { return r.copies(ctx, todo[i]) })
@@ -356,10 +356,7 @@ func (r *run) enters(ctx context.Context, todo []*work) error {
 }
 
 // computes converts and writes a unit's layer, if it has one.
-func (r *run) computes(ctx context.Context, e *blas.Engine, w *work) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+func (r *run) computes(e *blas.Engine, w *work) error {
 	if w.layer >= 0 {
 		var err error
 		if w.record, err = r.attention(e, w.unit); err != nil {

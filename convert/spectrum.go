@@ -41,10 +41,7 @@ func (p *Plan) Spectra(ctx context.Context, ranks []int, jobs int, progress Prog
 	out := make([]Spectrum, p.Source.Layers)
 	var mu sync.Mutex
 	done := int64(0)
-	err := inParallel(ctx, jobs, p.Source.Layers, func(ctx context.Context, layer int) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	err := inParallel(ctx, jobs, p.Source.Layers, func(_ context.Context, layer int) error {
 		r, err := c.convert(engine, layer, rank, nil)
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package calibrate
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/mlaconvert/mlaconvert/internal/blas"
 	"github.com/mlaconvert/mlaconvert/internal/model"
@@ -75,11 +74,23 @@ func split(sequences [][]int, held int) (see, hold model.Batch, err error) {
 	if cut < 1 || held < 1 {
 		return see, hold, fmt.Errorf("%d calibration sequences, want more than the %d held out", len(sequences), held)
 	}
-	see, hold = model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])
-	if ids := see.IDs; len(ids) > 0 && !slices.ContainsFunc(ids, func(id int) bool { return id != ids[0] }) {
-		return see, hold, fmt.Errorf("the calibration tokens are all of id %d, want text that varies", ids[0])
+	if id, alike := Alike(sequences[:cut]); alike {
+		return see, hold, fmt.Errorf("the calibration tokens are all of id %d, want text that varies", id)
 	}
-	return see, hold, nil
+	return model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:]), nil
+}
+
+// Alike reports whether there are tokens and all are of one id, of which nothing can be learnt.
+func Alike(sequences [][]int) (id int, alike bool) {
+	for _, s := range sequences {
+		for _, t := range s {
+			if alike && t != id {
+				return 0, false
+			}
+			id, alike = t, true
+		}
+	}
+	return id, alike
 }
 
 // isolatedData is a layer's input and output in the source alone.

@@ -96,14 +96,8 @@ func Check(out string, layout *Layout, opts WriterOptions) error {
 			return err
 		}
 	}
-	staged, err := exists(w.staging)
-	if err != nil {
+	if _, err := w.checkStaging(known); err != nil {
 		return err
-	}
-	if staged {
-		if err := w.checkStaging(known); err != nil {
-			return err
-		}
 	}
 	return w.checkSpace()
 }
@@ -167,14 +161,9 @@ func (w *Writer) claim() (units []journalUnit, resumed bool, err error) {
 	if err := w.checkOut(w.opts.Force); err != nil { // again: it may have appeared before the lock was ours
 		return nil, false, err
 	}
-	staged, err := exists(w.staging)
+	staged, err := w.checkStaging(known)
 	if err != nil {
 		return nil, false, err
-	}
-	if staged {
-		if err := w.checkStaging(known); err != nil {
-			return nil, false, err
-		}
 	}
 	resumed = staged && end > 0 && w.opts.Resume
 	if resumed && found != header {
@@ -208,20 +197,23 @@ func (w *Writer) checkPlaces() error {
 	return w.checkProtected(w.opts.Protect)
 }
 
-// checkStaging refuses a staging folder that is not ours to use.
-func (w *Writer) checkStaging(known bool) error {
+// checkStaging reports whether there is a staging folder, and refuses one that is not ours to use.
+func (w *Writer) checkStaging(known bool) (staged bool, err error) {
 	info, err := os.Lstat(w.staging)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	listing, err := os.ReadDir(w.staging)
 	if !info.IsDir() || err != nil || !known && len(listing) > 0 {
-		return &Error{Kind: Exists, File: w.staging, Got: "in the way, and not an unfinished output with a journal", Hint: "remove it, or choose another output with --out"}
+		return false, &Error{Kind: Exists, File: w.staging, Got: "in the way, and not an unfinished output with a journal", Hint: "remove it, or choose another output with --out"}
 	}
 	if known && !w.opts.Resume && !w.opts.Force {
-		return &Error{Kind: Exists, File: w.staging, Got: "an unfinished output", Hint: "continue it with --resume, or start again with --force"}
+		return false, &Error{Kind: Exists, File: w.staging, Got: "an unfinished output", Hint: "continue it with --resume, or start again with --force"}
 	}
-	return nil
+	return true, nil
 }
 
 func (w *Writer) checkSpace() error {
