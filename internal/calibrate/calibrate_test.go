@@ -660,6 +660,83 @@ func TestDistillSlowsDown(t *testing.T) {
 	}
 }
 
+func TestTypical(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	for _, c := range []struct {
+		losses []float64
+		want   float64
+	}{
+		{[]float64{3}, 3},
+		{[]float64{5, 1, 3}, 3},
+		{[]float64{2, 100, 4, 0}, 3},
+		{[]float64{7, 1, 900, 2, 3, 800, 4, 0}, 4}, // 2, 3, 4, 7
+		{[]float64{1, 2, inf, 3, 4}, inf},
+		{[]float64{1, nan, 2, 3, 4}, nan},
+	} {
+		if got := typical(c.losses); got != c.want && !(math.IsNaN(got) && math.IsNaN(c.want)) {
+			t.Errorf("%v: %g, want %g", c.losses, got, c.want)
+		}
+	}
+}
+
+// TestHeldOut compares the held-out loss with that of every sequence by itself, token by token.
+func TestHeldOut(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	sequences := randomSequences(12, 40, net.Vocab)
+	sequences[10] = sequences[10][:17]
+	e := blas.New(1)
+	layers, _ := calibrated(t, net, 1, sequences, o)
+	hold := &course{batch: model.NewBatch(sequences[8:]), behind: make([][]float32, 2)}
+	var err error
+	if hold.start, err = net.Embed(&hold.batch); err != nil {
+		t.Fatal(err)
+	}
+	source, got := slices.Clone(hold.start), slices.Clone(hold.start)
+	losses, kl := make([]float64, 4), make([]float64, 4)
+	d := net.Hidden
+	for layer := range 2 {
+		block, err := net.Block(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block.Forward(e, &hold.batch, source)
+		converted(block, layers[layer]).Forward(e, &hold.batch, got)
+		block.Close()
+		hold.behind[layer] = slices.Clone(source)
+		for s := range losses {
+			lo, hi := hold.batch.Starts[s], hold.batch.Starts[s+1]
+			for token := lo; token < hi; token++ {
+				off, size := 0.0, 0.0
+				for j := token * d; j < (token+1)*d; j++ {
+					off += math.Pow(float64(got[j]-source[j]), 2)
+					size += math.Pow(float64(source[j]), 2)
+				}
+				losses[s] += math.Log(1+4*off/size) / 4 / float64(2*(hi-lo))
+			}
+			if layer == 1 {
+				kl[s] = net.Divergence(e, hi-lo, source[lo*d:hi*d], got[lo*d:hi*d], 0, nil) / float64(hi-lo)
+			}
+		}
+	}
+	descent, err := newDescent(e, net, 0, layers, hold, hold)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer descent.close()
+	for _, logits := range []bool{false, true} {
+		descent.logits = logits
+		want := slices.Sorted(slices.Values(losses))
+		if logits {
+			want = slices.Sorted(slices.Values(kl))
+		}
+		middle := (want[1] + want[2]) / 2
+		if got, err := descent.heldOut(layers); err != nil || math.Abs(got-middle) > 1e-5*middle {
+			t.Errorf("logits %v: %g, want %g of %v: %v", logits, got, middle, want, err)
+		}
+	}
+}
+
 func TestRefusesTooFewSequences(t *testing.T) {
 	net, a := network(t, nil)
 	if _, _, err := Run(context.Background(), blas.New(1), net, randomSequences(4, 20, net.Vocab), testOptions(a)); err == nil {

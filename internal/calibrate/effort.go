@@ -68,7 +68,7 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
 		o.FitTokens = 40960
-		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 300}
+		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 450}
 		o.Distill = []Distill{
 			{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching},
 			{Descent: Descent{Steps: 120, Sequences: 4, Rate: textRate}, Matching: matching, Repetition: repetition},
