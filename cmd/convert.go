@@ -44,7 +44,7 @@ func newConvertOptions() convertOptions {
 // AddFlags adds the flags to a command.
 func (o *convertOptions) AddFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.Out, "out", "", "write to `DIR` (default: NAME-mla in the current directory)")
+	f.StringVarP(&o.Out, "out", "o", "", "write to `DIR` (default: NAME-mla in the current directory)")
 	f.Var(choiceFlag(&o.Recipe.Engine, engine.Names(), engine.Default), "engine", "write what this engine computes right, and refuse what it cannot")
 	f.Var(intFlag(&o.Recipe.Rank, 2, 1, fmt.Sprint(convert.DefaultRank)), "rank", "kv_lora_rank: width of the cached latent, one row of it or more neutralising its norm")
 	f.Var(intFlag(&o.Recipe.RopeDim, 2, 2, ""), "rope-dim", fmt.Sprintf("qk_rope_head_dim: width of the shared rotary key (default %d, or the head's width if that is smaller and the engine has kernels for it)", convert.DefaultRopeDim))

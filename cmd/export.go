@@ -43,7 +43,7 @@ type exportOptions struct {
 // AddFlags adds the flags to a command.
 func (o *exportOptions) AddFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.Out, "out", "", "write to `FILE` (default: NAME-TYPE.gguf in the current directory)")
+	f.StringVarP(&o.Out, "out", "o", "", "write to `FILE` (default: NAME-TYPE.gguf in the current directory)")
 	f.Var(choiceFlag(&o.DType, export.DTypes, ""), "dtype", "type of the matrices (default: as in DIR)")
 	f.StringVar(&o.Pre, "pre", "", "llama.cpp's `NAME` for the tokenizer's way of splitting text, where it is not recognised")
 	f.BoolVar(&o.Force, "force", false, "replace a file that exists")

@@ -29,6 +29,7 @@ func newRootCommand(s Streams) *cobra.Command {
 		Use:           "mlaconvert",
 		Short:         "Convert checkpoints to Multi-head Latent Attention",
 		Long:          rootLong,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
