@@ -724,12 +724,9 @@ func TestHeldOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer descent.close()
-	for _, logits := range []bool{false, true} {
+	for logits, each := range map[bool][]float64{false: losses, true: kl} {
 		descent.logits = logits
-		want := slices.Sorted(slices.Values(losses))
-		if logits {
-			want = slices.Sorted(slices.Values(kl))
-		}
+		want := slices.Sorted(slices.Values(each))
 		middle := (want[1] + want[2]) / 2
 		if got, err := descent.heldOut(layers); err != nil || math.Abs(got-middle) > 1e-5*middle {
 			t.Errorf("logits %v: %g, want %g of %v: %v", logits, got, middle, want, err)

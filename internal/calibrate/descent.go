@@ -358,8 +358,8 @@ func (t *descent) heldOut(layers []*model.MLA) (float64, error) {
 }
 
 // typical is the interquartile mean of losses, and not finite if one of them is not. A token that becomes massive moves all that
-// attend to it: one window of SmolLM2's 16 had half of the drift behind layers 0 to 5, and lost half of it in one descent and a
-// fifth more in another, all of it between two looks, while the others fell alike in both.
+// attend to it: one window of SmolLM2's 16 had half of the drift behind layers 0 to 5, which in one descent doubled between two
+// looks while the others fell.
 func typical(losses []float64) float64 {
 	sorted := slices.Sorted(slices.Values(losses)) // NaN comes first
 	if ends := sorted[0] + sorted[len(sorted)-1]; !isFinite(ends) {
