@@ -505,9 +505,9 @@ func (c *counts) descent() bench.Work {
 func (c *counts) polishing() bench.Work {
 	o := c.options.Polish
 	early := min(c.layers, float64(o.Layers))
-	trials := early * triedRates
-	steps := early*float64(o.EarlySteps) + (c.layers-early)*float64(o.Steps) + trials*calibrate.TrialSteps // of a layer
-	checks := c.layers + steps/calibrate.CheckEvery + trials
+	// Of a layer; as a rule the first rate on trial serves.
+	steps := early*float64(o.EarlySteps+calibrate.TrialSteps) + (c.layers-early)*float64(o.Steps)
+	checks := c.layers + steps/calibrate.CheckEvery + early
 	w := c.descent().Times(steps * float64(o.Sequences) * c.window)
 	w[bench.Shared] += 15 * steps * c.mlaWeights() // the optimizer and the average
 	source, converted := c.layerForward()
@@ -521,9 +521,6 @@ func (c *counts) polishing() bench.Work {
 func (c *counts) layerForward() (source, converted bench.Work) {
 	return bench.Sum(c.sourceAttention(1), c.feedForward(1)), bench.Sum(c.mlaForward(1), c.feedForward(1))
 }
-
-// triedRates is how many learning rates the first polish tries as a rule: the best one is found when the next is worse.
-const triedRates = 2
 
 func (c *counts) scoutStep() float64 {
 	return max(1, math.Floor(c.layers/calibrate.ScoutLayers))

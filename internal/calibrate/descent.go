@@ -38,14 +38,11 @@ const (
 	// TrialSteps is how many steps a rate is on trial. What serves a small model makes a real one worse.
 	TrialSteps = 8
 	slowdown   = 3
-	// headway is the share of the held-out loss that a look should find it lowered by. As many in a row as patience that find
-	// less, unless the rate falls anyway, or one that is tooFar above the least loss, make the descent go back to the best state
-	// and on more slowly. At first the loss rises as a rule: Adam's first steps are as long as later ones, and mostly noise.
-	headway  = 0.005
-	patience = 3
-	tooFar   = 1.03
+	// tooFar is how many times the least held-out loss a look may find. More makes the descent go back to the best state and on
+	// more slowly; looks that gain nothing do not, as the rate falls in time.
+	tooFar = 1.03
 	// averaged is how much of the average of the weights each step leaves (Polyak & Juditsky 1992; here of the last steps,
-	// exponentially). The averages are what the held-out tokens judge: steps of a rate that makes headway are noisy. The
+	// exponentially). The averages are what the held-out tokens judge: steps of a rate that gets on are noisy. The
 	// polish of SmolLM2-135M's first six layers reached in 20 steps the loss that it took 40 to without.
 	averaged = 0.95
 	// leastRate is the share of the first rate below which there is nothing to gain.
@@ -86,8 +83,8 @@ type trail struct {
 	Began, Rate float64
 	// Best is the least held-out loss of all looks.
 	Best float64
-	// Step is the number of steps taken, Age of those since the last restart, Missed that of looks in a row without headway.
-	Step, Age, Missed int
+	// Step is the number of steps taken, Age of those since the last restart.
+	Step, Age int
 	// kept is the state of the layers that had the least loss, average the average of the last steps.
 	kept, average []*model.MLA
 }
@@ -140,7 +137,7 @@ func (t *descent) close() {
 }
 
 // run goes down and leaves the layers in the averaged state with the least held-out loss that it has seen. With trials it
-// starts at the best of some rates, without at o.Rate. It returns the rate that it started at, 0 if none served.
+// starts at the first of some rates that serves, without at o.Rate. It returns the rate that it started at, 0 if none served.
 func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) (rate float64, err error) {
 	t.source = rand.NewPCG(seed, 1<<33)
 	t.random, t.order = rand.New(t.source), nil
@@ -171,12 +168,10 @@ func (t *descent) run(ctx context.Context, o Descent, trials bool, seed uint64) 
 	return s.Began, t.descend(ctx, o, s)
 }
 
-// pick tries rates, each a third of the one before it, and returns the one with the least held-out loss after TrialSteps, 0 if
-// none lowers it. The layers are as they were.
+// pick tries rates, each a third of the one before it, and returns the first that lowers the held-out loss in TrialSteps, 0 if
+// none does: so few steps tell a rate that harms, not which of two brings more in the end. The layers are as they were.
 func (t *descent) pick(ctx context.Context, o Descent, s *trail) (float64, error) {
-	least, chosen := s.Best, 0.0
 	for rate := o.Rate; rate > o.Rate*leastRate; rate /= slowdown {
-		t.restart(s.kept)
 		loss := 0.0
 		for step := 0; step < TrialSteps && isFinite(loss); step++ {
 			var err error
@@ -190,17 +185,14 @@ func (t *descent) pick(ctx context.Context, o Descent, s *trail) (float64, error
 		if err != nil {
 			return 0, err
 		}
-		if now < least {
-			chosen, least = rate, now
-		} else if chosen > 0 {
-			break
+		if t.restart(s.kept); now < s.Best {
+			return rate, nil
 		}
 	}
-	t.restart(s.kept)
-	return chosen, nil
+	return 0, nil
 }
 
-// descend takes the steps that are left of o.Steps, at a rate that falls where they do not get on, and leaves the layers in the best
+// descend takes the steps that are left of o.Steps, at a rate that falls where they go wrong, and leaves the layers in the best
 // state.
 func (t *descent) descend(ctx context.Context, o Descent, s *trail) error {
 	last, pause := time.Now(), t.keepEvery
@@ -243,20 +235,15 @@ func (t *descent) advance(ctx context.Context, o Descent, s *trail) error {
 	if err != nil {
 		return err
 	}
-	before := s.Best
-	if now < s.Best {
+	switch {
+	case now < s.Best:
 		s.Best = now
 		for i, a := range s.average {
 			s.kept[i].CopyWeights(a)
 		}
-	}
-	s.Missed++
-	switch {
-	case now < (1-headway)*before:
-		s.Missed = 0
-	case s.Missed == patience && o.Constant > 0 || !(now <= tooFar*before):
+	case !(now <= tooFar*s.Best):
 		s.Rate /= slowdown
-		s.Age, s.Missed = 0, 0
+		s.Age = 0
 		t.restart(s.kept)
 	}
 	return nil

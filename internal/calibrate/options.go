@@ -62,8 +62,7 @@ type Descent struct {
 	Sequences int
 	// Rate is the learning rate that is tried first, as a share of the standard deviation of each tensor.
 	Rate float64
-	// Constant is the share of the steps, below 1, behind which the rate falls to nothing, evenly. At 0, where it falls from the
-	// first step on, looks that find little gained do not slow the descent any more.
+	// Constant is the share of the steps, below 1, behind which the rate falls to nothing, evenly.
 	Constant float64
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
@@ -114,28 +116,13 @@ func TestDescentGoesOn(t *testing.T) {
 	sequences := randomSequences(12, 16, net.Vocab)
 	o := testOptions(a)
 	start, _ := calibrated(t, net, 2, sequences, o)
-	// Looks that make headway, and a rate so high that they find none.
+	// A rate that serves, and one so high that trials or looks cut it.
 	for _, rate := range []float64{3e-3, 3} {
 		d := Descent{Steps: 3*CheckEvery - 4, Sequences: 3, Rate: rate, Constant: 0.5}
 		run := func(ctx context.Context, s Shelf) (layers []*model.MLA, began float64, told []string, err error) {
 			layers = cloneAll(start)
-			see, decide := &course{batch: model.NewBatch(sequences[:8])}, &course{batch: model.NewBatch(sequences[8:])}
-			for _, c := range []*course{see, decide} {
-				if c.start, err = net.Embed(&c.batch); err != nil {
-					t.Fatal(err)
-				}
-				x := slices.Clone(c.start)
-				forEachBlock(t, net, func(i int, b *model.Block) {
-					b.Forward(blas.New(2), &c.batch, x)
-					c.behind = append(c.behind, slices.Clone(x))
-				})
-			}
-			descent, err := newDescent(blas.New(2), net, 0, layers, see, decide)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer descent.close()
-			descent.matching, descent.shelf, descent.name = 1, s, "descent"
+			descent := driftDescent(t, net, layers, sequences)
+			descent.shelf, descent.name = s, "descent"
 			descent.tell = func(heldOut bool, step int, loss float64) { told = append(told, fmt.Sprint(heldOut, step, loss)) }
 			began, err = descent.run(ctx, d, true, 5)
 			return layers, began, told, err
@@ -162,6 +149,76 @@ func TestDescentGoesOn(t *testing.T) {
 			if !slices.Equal(slices.Concat(before, after), wantTold) {
 				t.Fatalf("rate %g: stopped at %d: told %v and then %v, want %v", rate, stop, before, after, wantTold)
 			}
+		}
+	}
+}
+
+// driftDescent is one of all layers on the drift behind each, the last four sequences held out.
+func driftDescent(t *testing.T, net *model.Network, layers []*model.MLA, sequences [][]int) *descent {
+	t.Helper()
+	n := len(sequences) - 4
+	see, decide := &course{batch: model.NewBatch(sequences[:n])}, &course{batch: model.NewBatch(sequences[n:])}
+	for _, c := range []*course{see, decide} {
+		var err error
+		if c.start, err = net.Embed(&c.batch); err != nil {
+			t.Fatal(err)
+		}
+		x := slices.Clone(c.start)
+		forEachBlock(t, net, func(i int, b *model.Block) {
+			b.Forward(blas.New(2), &c.batch, x)
+			c.behind = append(c.behind, slices.Clone(x))
+		})
+	}
+	d, err := newDescent(blas.New(2), net, 0, layers, see, decide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.close)
+	d.matching = 1
+	return d
+}
+
+// TestDescentRates: a descent starts at the first rate whose trial lowers the held-out loss, and slows down for a look that goes
+// wrong, not for looks that gain nothing.
+func TestDescentRates(t *testing.T) {
+	net, a := network(t, nil)
+	sequences := randomSequences(12, 16, net.Vocab)
+	start, _ := calibrated(t, net, 2, sequences, testOptions(a))
+	for _, rate := range []float64{3e-3, 3} {
+		d := driftDescent(t, net, cloneAll(start), sequences)
+		var looks []float64
+		d.tell = func(heldOut bool, step int, loss float64) {
+			if heldOut && step <= TrialSteps {
+				looks = append(looks, loss)
+			}
+		}
+		began, err := d.run(context.Background(), Descent{Steps: TrialSteps + 1, Sequences: 3, Rate: rate}, true, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := slices.IndexFunc(looks, func(loss float64) bool { return loss < looks[0] })
+		if first != len(looks)-1 {
+			t.Fatalf("rate %g: trials went on behind one that served: %v", rate, looks)
+		}
+		if want := rate / math.Pow(slowdown, float64(first-1)); math.Abs(began/want-1) > 1e-12 || first > 1 != (rate > 1) {
+			t.Errorf("rate %g: began at %g behind looks of %v, want %g", rate, began, looks, want)
+		}
+	}
+	for _, rate := range []float64{1e-9, 3} {
+		d := driftDescent(t, net, cloneAll(start), sequences)
+		d.tell = func(bool, int, float64) {}
+		loss, err := d.heldOut(d.layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.source = rand.NewPCG(1, 2)
+		d.random = rand.New(d.source)
+		s := &trail{Began: rate, Rate: rate, Best: loss, kept: cloneAll(start), average: cloneAll(start)}
+		if err := d.descend(context.Background(), Descent{Steps: 5 * CheckEvery, Sequences: 3, Constant: 0.5}, s); err != nil {
+			t.Fatal(err)
+		}
+		if cut := s.Rate < rate; cut != (rate > 1) {
+			t.Errorf("rate %g came to %g in %d steps", rate, s.Rate, s.Step)
 		}
 	}
 }
