@@ -185,7 +185,8 @@ func (t *descent) pick(ctx context.Context, o Descent, s *trail) (float64, error
 		if err != nil {
 			return 0, err
 		}
-		if t.restart(s.kept); now < s.Best {
+		t.restart(s.kept)
+		if now < s.Best {
 			return rate, nil
 		}
 	}
