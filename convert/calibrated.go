@@ -73,9 +73,10 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
 	o.HoldOut, o.Recompute = heldOut(len(sequences)), c.options.Schedule.Recompute
-	if recipe.Source != CalibrationSelf {
+	if recipe.Source != CalibrationSelf { // what people write repeats itself
+		o.Copies = calibrate.Copies{}
 		for i := range o.Distill {
-			o.Distill[i].Share = 0 // what people write repeats itself
+			o.Distill[i].Share = 0
 		}
 	}
 	if !p.Target.Bias {

@@ -102,9 +102,8 @@ type counts struct {
 	window  float64
 	// sourceContext bounds the length of a text, in tokens.
 	sourceContext int
-	// fit, others, texts, hold and measured are tokens: for the fits, for the descents alone, for long texts alone, held out, and
-	// for the statistics.
-	fit, others, texts, hold, measured float64
+	// fit, others, hold, texts and heldTexts are tokens as in portions, measured those of the statistics.
+	fit, others, hold, texts, heldTexts, measured float64
 	// samples is how many sequences are sampled side by side, in so many batches of the given length.
 	samples, batches, length float64
 }
@@ -131,12 +130,31 @@ func newCounts(p *Plan) *counts {
 	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
 	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
-	hold := heldOut(windows)
-	fit, others, texts := c.options.Share((windows-hold)*window, window)
+	s := portionsOf(r, &c.options, window, windows)
 	c.sourceContext = m.Context
-	c.window, c.fit, c.others, c.texts, c.hold = float64(window), float64(fit), float64(others), float64(texts), float64(hold*window)
+	c.window, c.fit, c.others, c.hold = float64(window), float64(s.fit), float64(s.others), float64(s.hold)
+	c.texts, c.heldTexts = float64(s.texts), float64(s.heldTexts)
 	c.measured = min(c.fit, max(c.window, float64(c.options.StatisticsTokens/window*window)))
 	return c
+}
+
+// portions are the tokens of a calibration: for the fits, for the descents alone and held out, each with its copies, and those that
+// long texts are made of and their held-out ones.
+type portions struct{ fit, others, hold, texts, heldTexts int }
+
+// portionsOf is what becomes of so many windows.
+func portionsOf(c *Calibration, o *calibrate.Options, window, windows int) portions {
+	held := heldOut(windows)
+	fit, others, texts := o.Share((windows-held)*window, window)
+	s := portions{texts: cmp.Or(others, fit) + texts, heldTexts: held * window}
+	with := func(tokens int) int {
+		if c.Source == CalibrationSelf {
+			tokens += o.Copies.Windows(tokens/window, window) * window
+		}
+		return tokens
+	}
+	s.fit, s.others, s.hold = with(fit), with(others), with(held*window)
+	return s
 }
 
 // output is the copied and the written bytes.
@@ -554,10 +572,14 @@ func (c *counts) correction(o *calibrate.Distill) bench.Work {
 
 	step := bench.Sum(text.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
 	step[bench.Shared] += 15 * c.layers * c.mlaWeights() // the optimizer and the average
-	check := bench.Sum(forward, divergence).Times(c.hold)
+	hold := c.hold
+	if o.Windows > 1 {
+		hold = c.heldTexts
+	}
+	check := bench.Sum(forward, divergence).Times(hold)
 	w := bench.Sum(step.Times(steps), check.Times(checks))
 	if o.Windows > 1 {
-		w.Add(cmp.Or(c.others, c.fit)+c.texts+c.hold, source)
+		w.Add(c.texts+c.heldTexts, source)
 	}
 	return w
 }

@@ -17,9 +17,10 @@ import (
 // shapes that take every way through the factorization. What is known beforehand is held to a tenth (there is work in
 // blocks and triangles that is counted as if it were smooth), what the convergence of a Krylov space decides to a quarter.
 func TestPhasesCountProducts(t *testing.T) {
-	calibrated := func(effort calibrate.Effort, tokens int) *Calibration {
-		return &Calibration{Source: CalibrationSelf, Tokens: tokens, Window: 64, Effort: effort, Seed: 1}
+	windows := func(effort calibrate.Effort, tokens, window int) *Calibration {
+		return &Calibration{Source: CalibrationSelf, Tokens: tokens, Window: window, Effort: effort, Seed: 1}
 	}
+	calibrated := func(effort calibrate.Effort, tokens int) *Calibration { return windows(effort, tokens, 64) }
 	for _, test := range []struct {
 		name        string
 		shape       testmodel.Shape
@@ -36,12 +37,14 @@ func TestPhasesCountProducts(t *testing.T) {
 		{"reduced metrics", testmodel.Shape{Hidden: 1152, Intermediate: 160, Heads: 8, KVHeads: 4, HeadDim: 32}, 49, 32, calibrated(calibrate.Fast, 1024), false},
 		{"balanced", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Balanced, 1024), false},
 		{"best", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best, 1024), false},
+		{"windows that repeat themselves", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, windows(calibrate.Balanced, 5120, 256), false},
 		{"best, descents and long texts on tokens of their own", testmodel.Shape{Hidden: 64, Intermediate: 160, Heads: 4, KVHeads: 2, HeadDim: 16}, 17, 16, calibrated(calibrate.Best, 224000), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := test.shape
 			s.Layers, s.Vocab, s.DType, s.Seed = 2, 96, "BF16", 3
 			m := testmodel.New(s)
+			m.Config["max_position_embeddings"] = 512
 			for layer := range s.Layers {
 				decay(m, layer, "k_proj", s.Hidden)
 				decay(m, layer, "v_proj", s.Hidden)

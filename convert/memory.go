@@ -169,12 +169,11 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	window, windows := calibrate.Windows(c.Tokens, c.Window, m.Context)
 	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
 	d, l := int64(m.Hidden), int64(m.Layers)
-	held := heldOut(windows) * window
-	fitTokens, otherTokens, textTokens := o.Share(windows*window-held, window)
-	t, others := int64(fitTokens+held), int64(otherTokens)
+	tokens := portionsOf(c, &o, window, windows)
+	t, others, held := int64(tokens.fit+tokens.hold), int64(tokens.others), int64(tokens.hold)
 	see := t
 	if others > 0 {
-		see = others + int64(held)
+		see = others + held
 	}
 	heads, w := int64(m.Heads), int64(m.HeadDim)
 	q, kv := heads*w, int64(m.KVHeads)*w
@@ -231,7 +230,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		2*(8*(heads*rope*d+rank*d+2*q*rank)+4*a) +
 		2*8*mla.FlatWindows*int64(p.Recipe.Context)*(2*rope+w+4) + 8*int64(p.Recipe.Context)*heads
 	refit := 8 * (2*(q+1)*(q+1) + 2*(q+1)*d)
-	fitting := 8*(t+others)*d + 4*l*a + 4*int64(held)*d + 8*d*(2*q+2*kv) + max(4*t*5*d+max(metrics, 4*t*(d+q)+refit), 8*others*d) + forward
+	fitting := 8*(t+others)*d + 4*l*a + 4*held*d + 8*d*(2*q+2*kv) + max(4*t*5*d+max(metrics, 4*t*(d+q)+refit), 8*others*d) + forward
 	if o.Polish.Steps > 0 {
 		together := min(int64(o.Polish.Layers), l)
 		// The converted stream before the layers, the source's behind each of them and behind those before.
@@ -252,7 +251,7 @@ func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 		ends := (l + int64(o.Polish.Layers) - 1) / int64(o.Polish.Layers)
 		see := see
 		if correction.Windows > 1 {
-			see += int64(textTokens)
+			see = int64(tokens.texts + tokens.heldTexts)
 		}
 		phase("correcting", l, 4*(6*l*a+(1+ends)*see*d+passes(int64(length), l))+logits+forward)
 	}

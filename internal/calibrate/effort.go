@@ -32,7 +32,7 @@ const (
 func DefaultTokens(effort Effort) int {
 	switch effort {
 	case Best:
-		return 286720
+		return 327680
 	}
 	return 40960
 }
@@ -57,9 +57,12 @@ const matching = 5
 // repetition makes texts four times as long as windows, a quarter of them copies, for the second correction of best.
 var repetition = Repetition{Windows: 4, Share: 0.25}
 
+// copies makes a third of the windows repeat themselves in half of their tokens.
+var copies = Copies{Every: 2, Share: 0.5}
+
 // Preset returns the options of an effort for a layer of the given rotary pairs and slots.
 func Preset(effort Effort, pairs, slots int) Options {
-	o := Options{StatisticsTokens: statisticsTokens, Candidates: candidates(pairs, slots), Refit: true}
+	o := Options{StatisticsTokens: statisticsTokens, Copies: copies, Candidates: candidates(pairs, slots), Refit: true}
 	o.Neutral = Neutral{Tokens: 16384, Steps: 100}
 	switch effort {
 	case Balanced:
@@ -67,7 +70,7 @@ func Preset(effort Effort, pairs, slots int) Options {
 		o.Distill = []Distill{{Descent: Descent{Steps: 80, Sequences: 2, Rate: distillRate}, Matching: matching}}
 		o.Neutral = Neutral{Tokens: 24576, Steps: 150}
 	case Best:
-		o.FitTokens = 40960
+		o.FitTokens = 81920
 		o.Polish = Polish{Descent: Descent{Steps: 60, Sequences: 2, Rate: firstRate, Constant: 0.5}, Layers: 6, EarlySteps: 450}
 		o.Distill = []Distill{
 			{Descent: Descent{Steps: 200, Sequences: 2, Rate: distillRate}, Matching: matching},

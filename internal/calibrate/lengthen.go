@@ -47,3 +47,39 @@ func (o Repetition) apply(windows *model.Batch, context int, seed uint64) model.
 	}
 	return model.NewBatch(texts)
 }
+
+// Copies adds windows that repeat themselves to those that layers are fitted to, polished on and judged by: behind every Every
+// windows the last of them once more, with copies of its spans in place of Share of it, about. What is there stays, so that nothing
+// that the windows tell is lost. Heads that find in a text what followed before (see [Repetition]) have nothing to do in windows
+// without, and a fit gives what they read away.
+type Copies struct {
+	Every int
+	Share float64
+}
+
+// leastRepeating is the length of windows from which on copies are worth it: shorter ones end about where the first copy may begin.
+const leastRepeating = 4 * (longestSpan + leastGap)
+
+// Windows is how many windows are added to so many of the given length.
+func (c Copies) Windows(windows, length int) int {
+	if c.Every == 0 || length < leastRepeating {
+		return 0
+	}
+	return windows / c.Every
+}
+
+// add returns the windows of a batch with those that repeat themselves in between.
+func (c Copies) add(b *model.Batch, context int, seed uint64) model.Batch {
+	if c.Windows(b.Sequences(), b.Longest()) == 0 {
+		return *b
+	}
+	copied := Repetition{Windows: 1, Share: c.Share}.apply(b, context, seed)
+	var out [][]int
+	for i := range b.Sequences() {
+		out = append(out, b.IDs[b.Starts[i]:b.Starts[i+1]])
+		if (i+1)%c.Every == 0 {
+			out = append(out, copied.IDs[copied.Starts[i]:copied.Starts[i+1]])
+		}
+	}
+	return model.NewBatch(out)
+}

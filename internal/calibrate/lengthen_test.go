@@ -135,3 +135,73 @@ func near(t *testing.T, what string, got, want []float32) {
 		}
 	}
 }
+
+// TestCopies: every window is there, in its order, and behind every second one the same with about half of its tokens from
+// where the window had been before.
+func TestCopies(t *testing.T) {
+	const length = 512
+	b := windows(21, length)
+	c := Copies{Every: 2, Share: 0.5}
+	got := c.add(&b, length, 3)
+	if n := c.Windows(b.Sequences(), length); n != 10 || got.Sequences() != b.Sequences()+n {
+		t.Fatalf("%d windows with %d that repeat themselves, %d expected", got.Sequences(), n, b.Sequences()+10)
+	}
+	copied := 0
+	for s, i := 0, 0; i < b.Sequences(); i++ {
+		window := func() []int { s++; return got.IDs[got.Starts[s-1]:got.Starts[s]] }
+		want := b.IDs[b.Starts[i]:b.Starts[i+1]]
+		if !slices.Equal(window(), want) {
+			t.Fatalf("window %d is another", i)
+		}
+		if i%2 == 0 {
+			continue
+		}
+		for p, id := range window() {
+			if id == want[p] {
+				continue
+			}
+			copied++
+			if id < want[0] || id > want[p]-leastGap {
+				t.Fatalf("window %d, position %d: token %d, of another window or too near", i, p, id-want[0])
+			}
+		}
+	}
+	if share := float64(copied) / (10 * length); share < 0.4 || share > 0.55 {
+		t.Errorf("%.3f of the tokens are copies, want a half, less at the beginning", share)
+	}
+	if short := windows(4, leastRepeating-1); !slices.Equal(c.add(&short, length, 3).Starts, short.Starts) {
+		t.Error("windows that end where copies begin are repeated")
+	}
+	if none := (Copies{}).add(&b, length, 3); !slices.Equal(none.Starts, b.Starts) {
+		t.Error("without copies there are others")
+	}
+}
+
+// TestCopiesAreNotCounted: they go with the windows that they repeat, and long texts are made without them.
+func TestCopiesAreNotCounted(t *testing.T) {
+	net, a := network(t, nil)
+	const each, fit, cut = leastRepeating, 4, 14
+	o := testOptions(a)
+	o.FitTokens, o.Copies = fit*each, Copies{Every: 2, Share: 0.5}
+	sequences := randomSequences(18, each, net.Vocab)
+	r := &run{engine: blas.New(2), net: net, options: o}
+	if err := r.begin(model.NewBatch(sequences[:cut]), model.NewBatch(sequences[cut:])); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		got   *model.Batch
+		first int
+		want  int
+	}{
+		{"fits", &r.fit.batch, 0, fit + fit/2},
+		{"descents", &r.train.batch, fit, 15},
+		{"held out", &r.hold.batch, cut, 6},
+		{"long texts", &r.texts, fit, cut - fit},
+		{"held-out long texts", &r.heldTexts, cut, 4},
+	} {
+		if !slices.Equal(c.got.IDs[:each], sequences[c.first]) || c.got.Sequences() != c.want {
+			t.Errorf("%s: %d windows, want %d from number %d on", c.name, c.got.Sequences(), c.want, c.first)
+		}
+	}
+}

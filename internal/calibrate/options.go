@@ -21,9 +21,12 @@ type Options struct {
 	FitTokens int
 	// StatisticsTokens bounds the tokens that the second moments are taken from.
 	StatisticsTokens int
-	Candidates       []mla.Candidate
-	Refit            bool
-	Polish           Polish
+	// Copies are added to the tokens of fits, polish and corrections in windows, and to those held out, and count as neither
+	// FitTokens nor HoldOut. Long texts have their own.
+	Copies     Copies
+	Candidates []mla.Candidate
+	Refit      bool
+	Polish     Polish
 	// Distill are the corrections of all layers together, one after the other: those on windows first, then one on long texts.
 	Distill []Distill
 	Neutral Neutral
@@ -41,7 +44,7 @@ type Options struct {
 
 // Share is how so many tokens that are not held out, in windows of the given length, are shared: those that layers are fitted
 // to, others that the descents see, and half of these others for a correction in long texts alone, which sees them all, where that
-// is twice FitTokens or more. Without others, the descents see those of the fits.
+// is FitTokens or more. Without others, the descents see those of the fits. Copies are not counted.
 func (o *Options) Share(tokens, window int) (fit, descents, texts int) {
 	if o.FitTokens == 0 || tokens < 2*o.FitTokens {
 		return tokens, 0, 0
@@ -49,7 +52,7 @@ func (o *Options) Share(tokens, window int) (fit, descents, texts int) {
 	fit = max(window, o.FitTokens/window*window)
 	descents = tokens - fit
 	long := slices.ContainsFunc(o.Distill, func(d Distill) bool { return d.Windows > 1 })
-	if half := descents / 2 / window * window; long && half >= 2*o.FitTokens {
+	if half := descents / 2 / window * window; long && half >= o.FitTokens {
 		texts = half
 	}
 	return fit, descents - texts, texts

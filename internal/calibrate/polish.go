@@ -47,7 +47,7 @@ func (r *run) polish(ctx context.Context, first int, layers []*model.MLA, report
 
 // correct moves all layers down the gradient of the divergence of the logits together with that of the drift. So many corrections
 // are done already. train and hold are the source's streams over the windows, behind the layers where the drift counts, if there
-// is a correction in windows left. Long texts are made of more windows, if there are more.
+// is a correction in windows left.
 func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerReport, done int, train, hold [][]float32) error {
 	for _, s := range []**streams{&r.fit, &r.train, &r.hold} {
 		*s = &streams{batch: (*s).batch} // no more needed
@@ -64,15 +64,13 @@ func (r *run) correct(ctx context.Context, layers []*model.MLA, reports []LayerR
 		name := "distill"
 		if o.Windows > 1 {
 			name = "distill long"
-			if r.texts != nil {
-				see.batch = *r.texts
+			see, decide = nil, nil // no more needed
+			var err error
+			if see, err = r.lengthened(ctx, o.Repetition, &r.texts); err != nil {
+				return err
 			}
-			for _, c := range []**course{&see, &decide} {
-				var err error
-				(*c).behind = nil // no more needed
-				if *c, err = r.lengthened(ctx, o.Repetition, &(*c).batch); err != nil {
-					return err
-				}
+			if decide, err = r.lengthened(ctx, o.Repetition, &r.heldTexts); err != nil {
+				return err
 			}
 		}
 		t, err := newDescent(r.engine, r.net, 0, layers, see, decide)

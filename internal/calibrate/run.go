@@ -37,8 +37,9 @@ type run struct {
 	options Options
 	// fit is what layers are fitted to, train what descents see, the same or other tokens, hold decides.
 	fit, train, hold *streams
-	// texts are the windows of which long texts are made, those of train and more, if there are more.
-	texts *model.Batch
+	// texts are the windows without copies of which long texts are made, those of train and more, if there are more; heldTexts
+	// those held out.
+	texts, heldTexts model.Batch
 	// rate is the learning rate that the polish of the first layers chose for that of the others.
 	rate  float64
 	shelf Shelf
@@ -181,25 +182,29 @@ func (r *run) starts() starts {
 func (r *run) begin(see, hold model.Batch) (err error) {
 	r.shelf = orNowhere(r.options.Shelf)
 	_, others, texts := r.options.Share(see.Tokens(), see.Longest())
-	var train model.Batch
+	fit, train := see, see
 	if others > 0 {
-		see, train = divide(&see, r.options.FitTokens)
+		fit, train = divide(&see, r.options.FitTokens)
 	}
+	r.texts, r.heldTexts = train, hold
 	if texts > 0 {
-		all := train
-		train, _ = divide(&all, others)
-		r.texts = &all
+		train, _ = divide(&train, others)
 	}
-	if r.fit, err = newStreams(r.net, see); err != nil {
+	if r.fit, err = r.repeating(&fit); err != nil {
 		return err
 	}
 	if r.train = r.fit; others > 0 {
-		if r.train, err = newStreams(r.net, train); err != nil {
+		if r.train, err = r.repeating(&train); err != nil {
 			return err
 		}
 	}
-	r.hold, err = newStreams(r.net, hold)
+	r.hold, err = r.repeating(&hold)
 	return err
+}
+
+// repeating are the streams of windows and their copies.
+func (r *run) repeating(windows *model.Batch) (*streams, error) {
+	return newStreams(r.net, r.options.Copies.add(windows, r.net.Context, r.options.Seed))
 }
 
 // divide splits the leading sequences of a batch, of at most so many tokens but one at least, from the others.
