@@ -491,6 +491,9 @@ func (c *counts) calibratedLayer() bench.Work {
 
 // scouting is calibrate.Scout.
 func (c *counts) scouting() bench.Work {
+	windows := *c // without copies
+	windows.hold = c.heldTexts
+	c = &windows
 	n := min(c.fit, max(c.window, math.Floor(calibrate.ScoutTokens/c.window)*c.window))
 	tried := math.Ceil((c.layers - math.Floor(c.scoutStep()/2)) / c.scoutStep())
 	one := bench.Sum(c.statistics(n), c.candidates().Times(float64(len(c.thetas))))
