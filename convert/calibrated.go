@@ -70,15 +70,9 @@ func (c *calibrated) prepare(ctx context.Context, e *blas.Engine, progress Progr
 		}
 	}
 	slots := p.Recipe.RopeDim / 2
-	o := calibrate.Preset(recipe.Effort, p.Source.HeadDim/2, slots)
+	o := recipe.preset(p.Source.HeadDim/2, slots)
 	o.Rank, o.Context, o.Seed = p.ContentRank(), p.Recipe.Context, recipe.Seed
 	o.HoldOut, o.Recompute = heldOut(len(sequences)), c.options.Schedule.Recompute
-	if recipe.Source != CalibrationSelf { // what people write repeats itself
-		o.Copies = calibrate.Copies{}
-		for i := range o.Distill {
-			o.Distill[i].Share = 0
-		}
-	}
 	if !p.Target.Bias {
 		o.Neutral.Width = p.Target.Rank
 	}

@@ -128,9 +128,9 @@ func newCounts(p *Plan) *counts {
 	window, windows := calibrate.Windows(r.Tokens, r.Window, m.Context)
 	sampled, batches, length := calibrate.SampleShape(window, windows, m.Context, 8*m.Layers*m.KVHeads*m.HeadDim)
 	c.samples, c.batches, c.length = float64(sampled), float64(batches), float64(length)
-	c.options = calibrate.Preset(r.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
+	c.options = r.preset(m.HeadDim/2, p.Recipe.RopeDim/2)
 	c.thetas = calibrate.Thetas(m.Rope.Theta, m.HeadDim/2, p.Recipe.RopeDim/2)
-	s := portionsOf(r, &c.options, window, windows)
+	s := portionsOf(&c.options, window, windows)
 	c.sourceContext = m.Context
 	c.window, c.fit, c.others, c.hold = float64(window), float64(s.fit), float64(s.others), float64(s.hold)
 	c.texts, c.heldTexts = float64(s.texts), float64(s.heldTexts)
@@ -143,16 +143,11 @@ func newCounts(p *Plan) *counts {
 type portions struct{ fit, others, hold, texts, heldTexts int }
 
 // portionsOf is what becomes of so many windows.
-func portionsOf(c *Calibration, o *calibrate.Options, window, windows int) portions {
+func portionsOf(o *calibrate.Options, window, windows int) portions {
 	held := heldOut(windows)
 	fit, others, texts := o.Share((windows-held)*window, window)
 	s := portions{texts: cmp.Or(others, fit) + texts, heldTexts: held * window}
-	with := func(tokens int) int {
-		if c.Source == CalibrationSelf {
-			tokens += o.Copies.Windows(tokens/window, window) * window
-		}
-		return tokens
-	}
+	with := func(tokens int) int { return tokens + o.Copies.Windows(tokens/window, window)*window }
 	s.fit, s.others, s.hold = with(fit), with(others), with(held*window)
 	return s
 }
@@ -492,7 +487,7 @@ func (c *counts) calibratedLayer() bench.Work {
 // scouting is calibrate.Scout.
 func (c *counts) scouting() bench.Work {
 	windows := *c // without copies
-	windows.hold = c.heldTexts
+	windows.fit, windows.hold = c.texts, c.heldTexts
 	c = &windows
 	n := min(c.fit, max(c.window, math.Floor(calibrate.ScoutTokens/c.window)*c.window))
 	tried := math.Ceil((c.layers - math.Floor(c.scoutStep()/2)) / c.scoutStep())
@@ -575,14 +570,11 @@ func (c *counts) correction(o *calibrate.Distill) bench.Work {
 
 	step := bench.Sum(text.descent().Times(c.layers), divergence, c.logits(1, 1)).Times(n)
 	step[bench.Shared] += 15 * c.layers * c.mlaWeights() // the optimizer and the average
-	hold := c.hold
+	w, hold := step.Times(steps), c.hold
 	if o.Windows > 1 {
 		hold = c.heldTexts
+		w.Add(c.texts+hold, source)
 	}
-	check := bench.Sum(forward, divergence).Times(hold)
-	w := bench.Sum(step.Times(steps), check.Times(checks))
-	if o.Windows > 1 {
-		w.Add(c.texts+c.heldTexts, source)
-	}
+	w.Add(checks*hold, bench.Sum(forward, divergence))
 	return w
 }

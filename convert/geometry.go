@@ -67,7 +67,7 @@ func (b *Budget) Choose(ctx context.Context, recipe *Recipe, sequences [][]int, 
 			rope, _ := targetRope(b.Widest.Engine, m, theta, s.RopeDim)
 			geometries = append(geometries, calibrate.Geometry{
 				Rank: s.Rank - 1, Frequencies: rope.Frequencies(s.RopeDim),
-				Candidates: calibrate.Preset(r.Calibration.Effort, pairs, s.RopeDim/2).Candidates,
+				Candidates: r.Calibration.preset(pairs, s.RopeDim/2).Candidates,
 			})
 			of = append(of, s)
 		}

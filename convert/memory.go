@@ -135,8 +135,8 @@ func (m *phaseMemory) bytes() int64 {
 }
 
 // calibrationMemory is the peak memory of the phases of a calibration. With t the tokens of a layer's fit and those held out, s
-// those of the descents, or of their long texts, and those held out, s' those of the descents that no layer is fitted to, d the hidden
-// width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r latent rows, c factorizations, f the
+// those of the descents, or of their long texts, and those held out, s' those of the descents that no layer is fitted to, all with
+// their copies, d the hidden width, H heads of width w with q = H w, k rows of keys, m the order of the metrics (see mla.MetricWidth), r latent rows, c factorizations, f the
 // width of the MLP, v the vocabulary, L layers of a weights each,
 //
 //	sampling    the caches of the sequences side by side, their logits; all of the source's weights
@@ -167,9 +167,9 @@ func (m *phaseMemory) bytes() int64 {
 func (p *Plan) calibrationMemory(s Schedule) []phaseMemory {
 	m, c := p.Source, p.Recipe.Calibration
 	window, windows := calibrate.Windows(c.Tokens, c.Window, m.Context)
-	o := calibrate.Preset(c.Effort, m.HeadDim/2, p.Recipe.RopeDim/2)
+	o := c.preset(m.HeadDim/2, p.Recipe.RopeDim/2)
 	d, l := int64(m.Hidden), int64(m.Layers)
-	tokens := portionsOf(c, &o, window, windows)
+	tokens := portionsOf(&o, window, windows)
 	t, others, held := int64(tokens.fit+tokens.hold), int64(tokens.others), int64(tokens.hold)
 	see := t
 	if others > 0 {

@@ -359,3 +359,19 @@ func TestLayerOf(t *testing.T) {
 		}
 	}
 }
+
+// TestCopiesAreForSamples: only what a source writes itself is given copies, in its windows and in its long texts.
+func TestCopiesAreForSamples(t *testing.T) {
+	for source, want := range map[string]bool{CalibrationSelf: true, "text.txt": false} {
+		c := Calibration{Source: source, Effort: calibrate.Best}
+		o := c.preset(32, 32)
+		if got := o.Copies.Windows(2, calibrate.Window) > 0; got != want {
+			t.Errorf("%s: windows that repeat themselves: %t", source, got)
+		}
+		for i, d := range o.Distill {
+			if got := d.Share > 0; got != (want && d.Windows > 1) {
+				t.Errorf("%s: correction %d: copies: %t", source, i, got)
+			}
+		}
+	}
+}

@@ -43,6 +43,18 @@ const (
 	CalibrationNone = "none"
 )
 
+// preset are the options of the calibration's effort. What people write repeats itself, so that no copies are put into it.
+func (c *Calibration) preset(pairs, slots int) calibrate.Options {
+	o := calibrate.Preset(c.Effort, pairs, slots)
+	if c.Source != CalibrationSelf {
+		o.Copies = calibrate.Copies{}
+		for i := range o.Distill {
+			o.Distill[i].Share = 0
+		}
+	}
+	return o
+}
+
 const (
 	// DefaultRank is the kv_lora_rank that engines have kernels for.
 	DefaultRank = 512

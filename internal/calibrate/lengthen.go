@@ -57,7 +57,7 @@ type Copies struct {
 	Share float64
 }
 
-// leastRepeating is the length of windows from which on copies are worth it: shorter ones end about where the first copy may begin.
+// leastRepeating is the length of windows from which on copies are worth it: more than a quarter of shorter ones lies before the first.
 const leastRepeating = 4 * (longestSpan + leastGap)
 
 // Windows is how many windows are added to so many of the given length.
@@ -69,11 +69,11 @@ func (c Copies) Windows(windows, length int) int {
 }
 
 // add returns the windows of a batch with those that repeat themselves in between.
-func (c Copies) add(b *model.Batch, context int, seed uint64) model.Batch {
+func (c Copies) add(b *model.Batch, seed uint64) model.Batch {
 	if c.Windows(b.Sequences(), b.Longest()) == 0 {
 		return *b
 	}
-	copied := Repetition{Windows: 1, Share: c.Share}.apply(b, context, seed)
+	copied := Repetition{Windows: 1, Share: c.Share}.apply(b, b.Longest(), seed)
 	var out [][]int
 	for i := range b.Sequences() {
 		out = append(out, b.IDs[b.Starts[i]:b.Starts[i+1]])

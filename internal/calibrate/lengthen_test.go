@@ -2,6 +2,7 @@ package calibrate
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -142,7 +143,7 @@ func TestCopies(t *testing.T) {
 	const length = 512
 	b := windows(21, length)
 	c := Copies{Every: 2, Share: 0.5}
-	got := c.add(&b, length, 3)
+	got := c.add(&b, 3)
 	if n := c.Windows(b.Sequences(), length); n != 10 || got.Sequences() != b.Sequences()+n {
 		t.Fatalf("%d windows with %d that repeat themselves, %d expected", got.Sequences(), n, b.Sequences()+10)
 	}
@@ -169,10 +170,10 @@ func TestCopies(t *testing.T) {
 	if share := float64(copied) / (10 * length); share < 0.4 || share > 0.55 {
 		t.Errorf("%.3f of the tokens are copies, want a half, less at the beginning", share)
 	}
-	if short := windows(4, leastRepeating-1); !slices.Equal(c.add(&short, length, 3).Starts, short.Starts) {
+	if short := windows(4, leastRepeating-1); !slices.Equal(c.add(&short, 3).Starts, short.Starts) {
 		t.Error("windows that end where copies begin are repeated")
 	}
-	if none := (Copies{}).add(&b, length, 3); !slices.Equal(none.Starts, b.Starts) {
+	if none := (Copies{}).add(&b, 3); !slices.Equal(none.Starts, b.Starts) {
 		t.Error("without copies there are others")
 	}
 }
@@ -203,5 +204,23 @@ func TestCopiesAreNotCounted(t *testing.T) {
 		if !slices.Equal(c.got.IDs[:each], sequences[c.first]) || c.got.Sequences() != c.want {
 			t.Errorf("%s: %d windows, want %d from number %d on", c.name, c.got.Sequences(), c.want, c.first)
 		}
+	}
+}
+
+// TestCopiesAreSeen: a calibration with copies is another than one without, and the same for any number of threads.
+func TestCopiesAreSeen(t *testing.T) {
+	net, a := network(t, nil)
+	o := testOptions(a)
+	o.Polish = Polish{Descent: Descent{Steps: 4, Sequences: 2, Rate: 1e-3}, Layers: 1, EarlySteps: 4}
+	sequences := randomSequences(10, leastRepeating, net.Vocab)
+	without, _ := calibrated(t, net, 1, sequences, o)
+	o.Copies = Copies{Every: 2, Share: 0.5}
+	one, reportOne := calibrated(t, net, 1, sequences, o)
+	three, reportThree := calibrated(t, net, 3, sequences, o)
+	if !reflect.DeepEqual(one, three) || !reflect.DeepEqual(reportOne, reportThree) {
+		t.Error("one and three threads differ")
+	}
+	if reflect.DeepEqual(one, without) {
+		t.Error("the copies change nothing")
 	}
 }

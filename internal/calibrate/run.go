@@ -204,7 +204,7 @@ func (r *run) begin(see, hold model.Batch) (err error) {
 
 // repeating are the streams of windows and their copies.
 func (r *run) repeating(windows *model.Batch) (*streams, error) {
-	return newStreams(r.net, r.options.Copies.add(windows, r.net.Context, r.options.Seed))
+	return newStreams(r.net, r.options.Copies.add(windows, r.options.Seed))
 }
 
 // divide splits the leading sequences of a batch, of at most so many tokens but one at least, from the others.
